@@ -1,0 +1,116 @@
+"""What a person reads: tables, numbers, durations, drawn for the terminal that is there."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Final, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = [
+    "clock_time", "console", "count", "duration", "heading", "instant", "plural", "say_table", "size", "spread", "table_to",
+]  # fmt: skip
+
+_WIDE: Final = 10_000  # where nobody looks, lines are as long as they are
+
+
+def console(stream: TextIO) -> "Console":
+    """Return a rich console for `stream`: colours and boxes only as far as it can show them."""
+    from rich.console import Console
+
+    seen = stream.isatty()
+    return Console(file=stream, width=None if seen else _WIDE, highlight=False, emoji=False, markup=False)
+
+
+def table_to(
+    stream: TextIO, header: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "",
+    right: Sequence[str] = (), fit: bool = False,
+) -> None:  # fmt: skip
+    """Draw a table of n rows; columns named in `right` are numbers and stand on the right.
+
+    `fit`: long texts wrap to the width of the terminal; otherwise lines are as long as they are.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    out = console(stream)
+    drawn = Table(
+        box=SIMPLE_HEAD, title=Text(title) if title else None, title_justify="left", title_style="bold",
+        header_style="bold", pad_edge=False, show_edge=False, safe_box=True, padding=(0, 1, 0, 0),
+    )  # fmt: skip
+    for name in header:
+        drawn.add_column(
+            Text(name), justify="right" if name in right else "left", no_wrap=not fit or name in right,
+            overflow="fold",
+        )  # fmt: skip
+    for row in rows:
+        drawn.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+    wide = None if fit else max(out.width, out.measure(drawn).maximum)
+    with out.capture() as caught:
+        out.print(drawn, width=wide, crop=False)
+    lines = caught.get().splitlines()
+    print("\n".join(lines if out.is_terminal else [line.rstrip() for line in lines]), file=stream)
+
+
+def say_table(header: Sequence[str], rows: Iterable[Sequence[object]], **how: object) -> None:
+    """Draw a table on stdout."""
+    table_to(sys.stdout, header, rows, **how)  # type: ignore[arg-type]
+
+
+def plural(number: float, word: str) -> str:
+    """Return a count with its word: `1 request`, `2,000 requests`."""
+    return f"{count(number)} {word}{'' if number == 1 else 's'}"
+
+
+def heading(text: str) -> None:
+    """Draw a heading on stderr: bold on a terminal, underlined elsewhere."""
+    out = console(sys.stderr)
+    if out.is_terminal:
+        out.print(f"\n{text}", style="bold cyan", soft_wrap=True)
+    else:
+        out.print(f"\n{text}\n{'-' * len(text)}", soft_wrap=True)
+
+
+def count(number: float) -> str:
+    """Return a whole number with thousands apart: `12,345`."""
+    return f"{number:,.0f}"
+
+
+def size(number: float) -> str:
+    """Return bytes in the unit that fits: `0 B`, `12.3 MB`."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} B" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in two units at most: `0.4 s`, `3 min 20 s`, `2 h 5 min`, `4 d 3 h`."""
+    if seconds < 9.95:
+        return f"{max(0.0, seconds):.1f} s"
+    whole = round(seconds)
+    for long, name, short, rest in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= long:
+            more = whole % long // short
+            return f"{whole // long} {name} {more} {rest}" if more else f"{whole // long} {name}"
+    return f"{whole} s"
+
+
+def instant(at: datetime | None) -> str:
+    """Return an instant to the minute, in UTC: `2026-11-20 08:30Z`; `-` for none."""
+    return "-" if at is None else f"{at.astimezone(UTC):%Y-%m-%d %H:%MZ}"
+
+
+def clock_time(now: datetime, at: datetime) -> str:
+    """Return when something ends, for a person in local time: `16:05`, or with the date when it is far."""
+    local, here = at.astimezone(), now.astimezone()
+    near = local.date() == here.date() or at - now < timedelta(hours=12)
+    return f"{local:%H:%M:%S}" if near else f"{local:%Y-%m-%d %H:%M}"
+
+
+def spread(first: date | None, last: date | None) -> str:
+    """Return a range of dates: `2020-01-02 to 2026-11-20`; `-` for none."""
+    return "-" if first is None or last is None else f"{first} to {last}"

@@ -1,0 +1,154 @@
+"""Rows out: an Arrow table as a table to read, CSV, JSON or Parquet, on stdout or in a file."""
+
+import json
+import math
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final
+
+import typer
+
+from ..errors import BadRequest
+from .render import say_table
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["FORMATS", "FormatOption", "OutOption", "put"]
+
+FORMATS: Final = ("table", "csv", "json", "parquet")
+FormatOption = Annotated[
+    str, typer.Option("--format", metavar="|".join(FORMATS), help="Default: a table, or what FILE's ending says.")
+]
+OutOption = Annotated[str, typer.Option("-o", "--output", metavar="FILE", help="Write there instead of stdout.")]
+
+_SHOWN: Final = 40  # rows of a table on a terminal; elsewhere all
+
+
+def put(table: "pa.Table", form: str, out: str) -> None:
+    """Write n rows in `form` to the file `out`, or to stdout when it is empty.
+
+    A file is put in place whole or not at all. Times are UTC; JSON is one array of objects.
+
+    Raises
+    ------
+    BadRequest
+        An unknown form; Parquet to a terminal; a file that cannot be written.
+    """
+    form = form_of(form, out)
+    if out:
+        with _replacing(Path(out)) as handle:
+            _write(table, form, handle)
+    elif form == "table":
+        _show(table)
+    elif form == "parquet" and sys.stdout.isatty():
+        raise BadRequest("format", form, hint="this is no text: give -o FILE", hint_zh="这不是文本：请给出 -o FILE")
+    else:
+        sys.stdout.flush()
+        _write(table, form, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+
+
+def form_of(form: str, out: str) -> str:
+    """Return the form that is meant: what was said, what the file's ending says, or a table."""
+    if not form:
+        ending = Path(out).suffix.lstrip(".").lower()
+        form = ending if ending in FORMATS else "csv" if out else "table"
+    if form not in FORMATS:
+        raise BadRequest("format", form, FORMATS)
+    if form == "table" and out:
+        raise BadRequest("format", form, FORMATS[1:], hint="a file holds csv, json or parquet")
+    return form
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[BinaryIO]:
+    """Hand out a file beside `target` that takes its place when all went well."""
+    beside = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with beside.open("wb") as handle:
+            yield handle
+        beside.replace(target)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise BadRequest("output", str(target), hint=f"cannot be written: {why}", hint_zh=f"无法写入：{why}") from None
+    finally:
+        if beside.exists():
+            beside.unlink()
+
+
+def _write(table: "pa.Table", form: str, handle: BinaryIO) -> None:
+    if form == "parquet":
+        import pyarrow.parquet as pq
+
+        pq.write_table(table, handle, compression="zstd")
+    elif form == "csv":
+        _csv(table, handle)
+    else:
+        handle.write(b"[")
+        for number, row in enumerate(_rows(table)):
+            text = json.dumps(dict(zip(table.column_names, row, strict=True)), ensure_ascii=False, default=plain)
+            handle.write((",\n " if number else "\n ").encode() + text.encode())
+        handle.write(b"\n]\n" if table.num_rows else b"]\n")
+
+
+def _csv(table: "pa.Table", handle: BinaryIO) -> None:
+    import csv
+    import io
+
+    text = io.TextIOWrapper(handle, encoding="utf-8", newline="", write_through=True)
+    out = csv.writer(text, lineterminator="\n")
+    out.writerow(table.column_names)
+    out.writerows([["" if v is None else plain(v) for v in row] for row in _rows(table)])
+    text.detach()
+
+
+def _rows(table: "pa.Table") -> Iterator[tuple[Any, ...]]:
+    for batch in table.to_batches(max_chunksize=20_000):
+        columns = [column.to_pylist() for column in batch.columns]
+        for row in zip(*columns, strict=True):
+            yield tuple(None if isinstance(v, float) and not math.isfinite(v) else v for v in row)
+
+
+def plain(value: Any) -> Any:
+    """Return a value as text where it is neither number nor text: ISO dates, UTC times with Z."""
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            return value.isoformat()
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, date):
+        return value.isoformat()
+    return value if isinstance(value, bool | int | float | str) else str(value)
+
+
+def _show(table: "pa.Table") -> None:
+    """Draw a table: on a terminal the first and the last rows, elsewhere all."""
+    seen, total = sys.stdout.isatty(), table.num_rows
+    cut = seen and total > _SHOWN
+    parts: Sequence[Any] = (
+        [table.slice(0, _SHOWN // 2), table.slice(total - _SHOWN // 2)] if cut else [table]
+    )
+    rows = [[_cell(v) for v in row] for part in parts for row in _rows(part)]
+    if cut:
+        rows.insert(_SHOWN // 2, ["..." for _ in table.column_names])
+    numbers = [f.name for f in table.schema if str(f.type).startswith(("int", "uint", "double", "float", "decimal"))]
+    say_table(table.column_names, rows, right=numbers)
+    if seen:
+        more = "; --format csv gives them all" if cut else ""
+        print(f"{total:,} row{'' if total == 1 else 's'}{more}", file=sys.stderr)
+
+
+def _cell(value: Any) -> str:
+    """Return a value as a person reads it: no trailing zeros, times to the second."""
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.15g}"
+    if isinstance(value, datetime):
+        text = f"{value:%Y-%m-%d %H:%M:%S}" if value.second else f"{value:%Y-%m-%d %H:%M}"
+        return f"{text}Z" if value.tzinfo else text
+    return str(value)

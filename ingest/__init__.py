@@ -1,0 +1,1 @@
+"""Vendors in, clean bar tables out; knows no folder layout."""

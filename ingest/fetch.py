@@ -1,0 +1,325 @@
+"""A chain of pages: one series backward over wanted sessions, safe by construction.
+
+Next end = oldest bar seen, so that pages overlap under both readings of "end"; strict
+progress or stop; an empty or unmoved page is confirmed once; an error is never an end of
+history; only whole sessions leave the chain.
+"""
+
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Final
+from zoneinfo import ZoneInfo
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..schemas.bar import INCOMING, empty
+from ..schemas.capability import Capability
+from ..schemas.coverage import Covered, Reason, Series
+from ..schemas.freq import Freq
+from ..schemas.page import Entry, Page, Reject, SeriesPage
+from ..schemas.session import Calendar, calendar
+from ..schemas.span import Span
+from .normalise import fold, symbol_of
+from .proof import Witness, empty_stretch, ending, expected, started, stretches
+
+__all__ = ["Chain", "Taken", "bars_in", "entries_needed"]
+
+_AFTER_CLOSE: Final = timedelta(hours=1)  # closing auctions are printed after the close
+_TRIES: Final = 2  # the first answer and its confirmation
+_SPOILED: Final = 3  # replies that leave the series out or cannot be read, in a row, before it is given up
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What one page added: whole folded sessions, what is proven of which days, refused rows.
+
+    `bars`: Arrow table, columns of INCOMING, n rows ascending by ts; n = 0 when the page
+    completed no session.
+    """
+
+    bars: pa.Table
+    stretches: tuple[Covered, ...] = ()
+    rejects: tuple[Reject, ...] = ()
+
+
+def entries_needed(bars: int, page: int) -> int:
+    """Return how many overlapping pages of `page` bars hold a series of `bars` bars: at least 1.
+
+    Examples
+    --------
+    >>> entries_needed(1000, 1000), entries_needed(1001, 1000), entries_needed(0, 1000)
+    (1, 2, 1)
+    """
+    return max(1, -(-(bars - 1) // max(page - 1, 1)))
+
+
+def bars_in(book: Calendar, freq: Freq, days: Span[date]) -> int:
+    """Return how many bars a series should have over calendar `days`, at most.
+
+    Intraday: every slot of the grid; minutes without trade make it fewer.
+    """
+    return book.bars(days.start, days.end, freq) if days else 0
+
+
+class Chain:
+    """Pages one series backward until the wanted sessions are proven, or it must stop.
+
+    Parameters
+    ----------
+    wanted : Span of dates
+        Sessions as calendar days, half-open; for 1w and longer, of the anchors.
+    now : datetime
+        Sessions that have not begun by then are left out.
+    known_begin : date, optional
+        The first session that can have bars; older ones are not asked for.
+
+    Attributes
+    ----------
+    stopped : str
+        Why the chain gave up before everything was proven; empty while it has not.
+    asked : Entry or None
+        What `next` asked last.
+    """
+
+    def __init__(
+        self, series: Series, wanted: Span[date], capability: Capability, calendar: Calendar, now: datetime,
+        known_begin: date | None = None,
+    ) -> None:  # fmt: skip
+        freq = series.freq
+        self.series, self.stopped = series, ""
+        self.asked: Entry | None = None
+        self._freq, self._calendar, self._capability, self._now = freq, calendar, capability, now
+        self._venue = symbol_of(series.symbol).venue
+        self._zone = ZoneInfo(symbol_of(series.symbol).place.zone)
+        self._begin = freq.anchor(wanted.start)
+        self._start = max(self._begin, freq.anchor(known_begin)) if known_begin else self._begin
+        self._wanted = Span(self._start, max(self._start, wanted.end))
+        self._pages = self._received = self._doubts = 0
+        self._goes_back_from(None, now)
+        self._end = self._first_end()
+        self._newer = self._bars_above(self._low, now) if self._end else 0
+        self._cap = 2 * entries_needed(self._bars_left(), capability.page_limit) + 8
+        self._done = not self._missing_below(self._low)
+
+    @property
+    def done(self) -> bool:
+        """Return whether every wanted session is proven."""
+        return self._done
+
+    @property
+    def entries_left(self) -> int:
+        """Return how many further entries this chain needs, as far as can be known."""
+        if self._done or self.stopped:
+            return 0
+        left = self._bars_left() + self._prints() + (self._oldest is not None)
+        if self._capability.depth:
+            left = min(left, max(1, self._capability.depth - self._received))
+        return entries_needed(left, self._capability.page_limit)
+
+    def next(self) -> Entry | None:
+        """Return what to ask next; None when the chain is done or stopped."""
+        if self._done or self.stopped:
+            return None
+        # One more for the overlap, one to see a bar before the first wanted one.
+        count = min(self._capability.page_limit, max(3, self._bars_left() + self._prints() + 2))
+        self.asked = Entry(self.series.symbol, self._freq, self._end, count)
+        return self.asked
+
+    def take(self, got: SeriesPage, page: Page) -> Taken:
+        """Return what `got` adds, and move on.
+
+        Normally the answer to the entry last asked. A page with another end (a replayed
+        one) starts the chain anew from there: it proves nothing that is younger than it asked.
+        """
+        self._pages += 1
+        if got.entry.end != self._end:
+            self._goes_back_from(got.entry.end, page.received_at)
+        if got.outcome == "refused":
+            return self._stop(got.reason or "the vendor refuses this series", got.rejects)
+        if got.outcome in ("absent", "failed"):
+            return self._doubted(got.reason or f"the series is {got.outcome} in the reply", got.rejects)
+        if got.outcome == "empty":
+            return self._at_beginning(page, got.rejects)
+        if self._ignores_end(got.bars):
+            return self._stop(
+                "no progress: the vendor ignores the end of a page and gives its newest bars", got.rejects
+            )
+        oldest: datetime = got.bars["ts"][0].as_py()
+        if self._oldest is not None and oldest >= self._oldest:
+            return self._at_beginning(page, got.rejects)
+        if self._leaves_hole(got.bars) and self._doubts + 1 < _TRIES:
+            self._doubts += 1
+            return Taken(empty(INCOMING), (), got.rejects)
+        self._doubts = 0
+        return self._advance(got, page, oldest)
+
+    def _goes_back_from(self, end: datetime | None, now: datetime) -> None:
+        """Forget what was held; what lies below `end` (None: what has begun by `now`) is to be proven."""
+        self._end = end
+        self._low = started(self._calendar, self._freq, self._wanted, now)
+        if end is not None:
+            last = self._freq.anchor(self._calendar.last_ended(end))
+            whole = self._ending(last) <= end
+            self._low = max(self._start, min(self._low, self._freq.following(last) if whole else last))
+        self._newer = self._bars_above(self._low, now) if end else 0
+        self._oldest: datetime | None = None  # ts of the oldest bar seen
+        self._held = empty(INCOMING)  # the oldest session, while it may be partial
+        self._held_page = ""
+        self._received = self._doubts = 0
+
+    def _ending(self, session: date) -> datetime:
+        return ending(self._calendar, self._freq, session)
+
+    def _bars_above(self, low: date, now: datetime) -> int:
+        return bars_in(self._calendar, self._freq, Span(low, now.date() + timedelta(days=1)))
+
+    def _first_end(self) -> datetime | None:
+        """Return the instant from which the first page goes back; None for the newest bars."""
+        wanted = expected(self._calendar, self._freq, Span(self._start, self._low))
+        if not wanted:
+            return None
+        end = self._ending(wanted[-1])
+        end += _AFTER_CLOSE if self._calendar.name.startswith("X") else timedelta()
+        return end if end < self._now and self._sessions_after(wanted[-1]) else None
+
+    def _sessions_after(self, session: date) -> bool:
+        """Return whether a later session has begun: else the newest page is the one that is wanted."""
+        after = self._freq.following(session)
+        return started(self._calendar, self._freq, Span(after, date.max), self._now) > after
+
+    def _bars_left(self) -> int:
+        low = self._low
+        if self._held.num_rows:  # the held session is asked for again
+            low = max(low, self._freq.following(self._held["session"][0].as_py()))
+        return bars_in(self._calendar, self._freq, Span(self._start, low))
+
+    def _prints(self) -> int:
+        """Return how many auction prints may come beside the wanted bars."""
+        extra = self._capability.session_extra.get(self._venue, 0) if self._freq.intraday else 0
+        return extra * len(self._calendar.sessions(self._start, self._low)) if extra else 0
+
+    def _missing_below(self, low: date) -> bool:
+        return bool(expected(self._calendar, self._freq, Span(self._start, low)))
+
+    def _ignores_end(self, bars: pa.Table) -> bool:
+        if self._end is None:
+            return False
+        if self._freq.intraday:
+            return bool(bars["ts"][-1].as_py() > self._end)
+        return bool(bars["session"][-1].as_py() > self._freq.anchor(self._end.astimezone(self._zone).date()))
+
+    def _leaves_hole(self, bars: pa.Table) -> bool:
+        """Return whether whole sessions lie between this page and the one before: a wrong page, or a halt."""
+        if self._oldest is None or bars["ts"][-1].as_py() >= self._oldest:
+            return False
+        newest: date = bars["session"][-1].as_py()
+        upper = self._held["session"][0].as_py() if self._held.num_rows else self._low
+        return bool(expected(self._calendar, self._freq, Span(self._freq.following(newest), upper)))
+
+    def _advance(self, got: SeriesPage, page: Page, oldest: datetime) -> Taken:
+        bars = self._joined(got.bars)
+        self._received += _count_before(got.bars, self._oldest) + len(got.rejects)
+        self._oldest = self._end = oldest
+        low, held = self._complete_from(bars)
+        proven = Span(low, self._low)
+        witness = self._witness(page)
+        whole = bars if not held.num_rows else bars.slice(held.num_rows)
+        self._held, self._held_page = held, page.id if held.num_rows else ""
+        self._done = not self._missing_below(low)
+        if self._done:
+            proven = Span(self._start, self._low)
+        self._low = max(self._start, min(low, self._low))
+        taken = self._taken(whole, proven, witness, got.rejects)
+        if self._done:
+            return self._closed(taken, (), witness)
+        depth = self._capability.depth
+        if depth and self._received >= depth:
+            return self._closed(taken, (self._older(Reason.HORIZON, witness),), witness)
+        if self._pages >= self._cap:
+            self.stopped = f"page cap: {self._pages} pages did not reach {self._start}"
+        return taken
+
+    def _joined(self, bars: pa.Table) -> pa.Table:
+        """Return the page's bars below what is proven, the held session's newer part behind them."""
+        below = bars.filter(pc.less(bars["session"], pa.scalar(self._low, pa.date32())))
+        if not self._held.num_rows:
+            return below
+        newest = bars["ts"][-1]
+        return pa.concat_tables([below, self._held.filter(pc.greater(self._held["ts"], newest))])
+
+    def _complete_from(self, bars: pa.Table) -> tuple[date, pa.Table]:
+        """Return (first session of which everything is here, bars of the one before it)."""
+        if not bars.num_rows:
+            return self._low, bars
+        first: date = bars["session"][0].as_py()
+        if not self._freq.intraday:
+            return first, bars.slice(0, 0)
+        if bars["ts"][0].as_py() <= self._calendar.hours(first).open:
+            return first, bars.slice(0, 0)
+        partial = pc.sum(pc.equal(bars["session"], bars["session"][0])).as_py()
+        return min(self._calendar.next(first), self._low), bars.slice(0, partial)
+
+    def _at_beginning(self, page: Page, rejects: tuple[Reject, ...]) -> Taken:
+        """Believe an empty or unmoved page when it comes twice."""
+        self._doubts += 1
+        if self._doubts < _TRIES:
+            return Taken(empty(INCOMING), (), rejects)
+        witness = self._witness(page)
+        depth = self._capability.depth
+        if depth and self._received + self._newer >= depth:
+            return self._closed(
+                Taken(empty(INCOMING), (), rejects), (self._older(Reason.HORIZON, witness),), witness
+            )
+        if not self._received and self._end is None:
+            older = self._older(Reason.VENDOR_NONE, witness)
+            return self._closed(Taken(empty(INCOMING), (), rejects), (older,), witness)
+        first: date = self._held["session"][0].as_py() if self._held.num_rows else self._low
+        taken = self._taken(self._held, Span(max(first, self._start), self._low), witness, rejects)
+        self._low = min(self._low, max(first, self._start))
+        return self._closed(taken, (self._older(Reason.NOT_LISTED, witness),), witness)
+
+    def _taken(
+        self, bars: pa.Table, proven: Span[date], witness: Witness, rejects: tuple[Reject, ...]
+    ) -> Taken:
+        wanted = fold(bars.filter(pc.greater_equal(bars["session"], pa.scalar(self._start, pa.date32()))))
+        held = set(pc.unique(wanted["session"]).to_pylist())
+        untold = set() if self._freq.intraday else {self._session_of(r.ts) for r in rejects if r.ts} - held
+        found = stretches(self.series, self._calendar, proven, held, untold, witness)
+        return Taken(wanted, tuple(found), rejects)
+
+    def _session_of(self, ts: datetime) -> date:
+        return self._freq.anchor(ts.astimezone(self._zone).date())
+
+    def _older(self, reason: Reason, witness: Witness) -> Covered:
+        return empty_stretch(self.series, Span(self._start, self._low), reason, witness)
+
+    def _closed(self, taken: Taken, older: tuple[Covered, ...], witness: Witness) -> Taken:
+        """End the chain: everything wanted is accounted for."""
+        self._done = True
+        self._held = empty(INCOMING)
+        before = Span(self._begin, self._start)
+        unlisted = (empty_stretch(self.series, before, Reason.NOT_LISTED, witness),) if before else ()
+        return Taken(
+            taken.bars, (*unlisted, *(o for o in older if o.sessions), *taken.stretches), taken.rejects
+        )
+
+    def _witness(self, page: Page) -> Witness:
+        return Witness(
+            self._held_page or page.id, page.id, page.received_at, self._capability.settle(self._venue)
+        )
+
+    def _doubted(self, reason: str, rejects: tuple[Reject, ...]) -> Taken:
+        self._doubts += 1
+        return self._stop(reason, rejects) if self._doubts >= _SPOILED else Taken(empty(INCOMING), (), rejects)
+
+    def _stop(self, reason: str, rejects: tuple[Reject, ...]) -> Taken:
+        self.stopped = reason
+        return Taken(empty(INCOMING), (), rejects)
+
+
+def _count_before(bars: pa.Table, oldest: datetime | None) -> int:
+    """Return how many bars of a page had not been seen before."""
+    if oldest is None:
+        return int(bars.num_rows)
+    return int(pc.sum(pc.less(bars["ts"], pa.scalar(oldest))).as_py() or 0)

@@ -1,0 +1,1 @@
+"""Readers of files that hold bars: CSV, Parquet, feather, TDX `.day`, QuantConnect Lean zips."""

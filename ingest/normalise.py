@@ -1,0 +1,364 @@
+"""Rows as a vendor sent them → canonical bars: labels, units, sessions, states, whole sessions folded.
+
+Nothing is invented here: what cannot be a bar becomes a Reject, what says "no trade" goes.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache
+from typing import Any, Final, TypeAlias, cast
+from zoneinfo import ZoneInfo
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..schemas.bar import INCOMING, STATE_RANK, TIME, Flag, State, empty
+from ..schemas.capability import Capability
+from ..schemas.freq import Freq
+from ..schemas.grid import Bools, Numbers, grid, micros
+from ..schemas.page import Entry, Reject, SeriesPage
+from ..schemas.session import Calendar, calendar, nominal_ts_array
+from ..schemas.symbol import Class, Symbol
+
+__all__ = ["Floats", "Rows", "calendar_of", "fold", "series_page", "symbol_of"]
+
+_DAY_US: Final = 86_400_000_000
+_REACH: Final = {
+    Freq.D1: 4,
+    Freq.W1: 11,
+    Freq.MO1: 35,
+    Freq.Q1: 96,
+    Freq.Y1: 370,
+}  # days a bar may last, and more
+_NEVER_FILLER: Final = {Class.INDEX, Class.FX}  # they move, or stand still, without volume
+_PRICES: Final = ("open", "high", "low", "close")
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+
+@dataclass(slots=True, eq=False)
+class Rows:
+    """Bars of one series as the vendor sent them: n rows in columns, any order, its labels and units.
+
+    `time`: n microseconds since 1970 UTC; `volume` in the vendor's unit; `amount` None
+    where the vendor gives none.
+    """
+
+    time: Numbers
+    open: Floats
+    high: Floats
+    low: Floats
+    close: Floats
+    volume: Floats
+    amount: Floats | None = None
+
+    def taken(self, at: Any) -> "Rows":
+        """Return the rows at `at`: a mask or positions."""
+        amount = None if self.amount is None else self.amount[at]
+        return Rows(
+            self.time[at], self.open[at], self.high[at], self.low[at], self.close[at], self.volume[at], amount
+        )
+
+    def text(self, row: int) -> str:
+        """Return one row as JSON, for quarantine."""
+        values: dict[str, float | int] = {
+            name: column[row].item()
+            for name in ("time", *_PRICES, "volume", "amount")
+            if (column := getattr(self, name)) is not None
+        }
+        return msgspec.json.encode(values).decode()
+
+
+@lru_cache(maxsize=65_536)
+def symbol_of(text: str) -> Symbol:
+    """Return the symbol that a canonical text spells; remembered."""
+    return Symbol.parse(text)
+
+
+def calendar_of(symbol: str) -> Calendar:
+    """Return the calendar of a symbol's venue."""
+    return calendar(symbol_of(symbol).place.calendar)
+
+
+def series_page(
+    entry: Entry, rows: Rows, vendor: str, capability: Capability, received_at: datetime,
+    rejects: tuple[Reject, ...] = (),
+) -> SeriesPage:  # fmt: skip
+    """Return the bars of one series of one page, canonical but not folded.
+
+    Parameters
+    ----------
+    rows : Rows, length n
+        As the vendor sent them; n = 0 with no rejects is an empty page.
+    rejects : tuple of Reject
+        Rows that could not even be read; kept beside those found here.
+
+    Returns
+    -------
+    SeriesPage
+        Outcome `bars`; `empty` without any row; `failed` when every row was refused.
+    """
+    if not rows.time.size:
+        return _nothing(entry, rejects)
+    freq = entry.freq
+    labelled = _from_label(rows.time, freq, capability.label.get(freq, "start"), symbol_of(entry.symbol))
+    if not _ascending(labelled):
+        order = np.argsort(labelled, kind="stable")
+        rows, labelled = rows.taken(order), labelled[order]
+    place = _place_intraday if freq.intraday else _place_daily
+    ts, session, auction, wrong = place(entry.symbol, freq, labelled)
+    doubled, repeated = _doubles(ts, rows)
+    found = tuple(
+        Reject(entry.symbol, freq, rule, rows.text(int(row)), _instant(int(ts[row])))
+        for rule, mask in (("off the grid", wrong), ("key twice", doubled & ~wrong))
+        for row in np.flatnonzero(mask)
+    )
+    drop = wrong | doubled | repeated
+    if drop.any():
+        keep = ~drop
+        rows, ts, session, auction = rows.taken(keep), ts[keep], session[keep], auction[keep]
+    all_rejects = (*rejects, *found)
+    if not ts.size:
+        return _nothing(entry, all_rejects)
+    bars = _table(entry, rows, ts, session, auction, vendor, capability, received_at)
+    return SeriesPage(entry, "bars", bars, all_rejects)
+
+
+def _nothing(entry: Entry, rejects: tuple[Reject, ...]) -> SeriesPage:
+    if not rejects:
+        return SeriesPage(entry, "empty", empty(INCOMING))
+    return SeriesPage(entry, "failed", empty(INCOMING), rejects, "none of its rows can be a bar")
+
+
+def _from_label(time: Numbers, freq: Freq, label: str, symbol: Symbol) -> Numbers:
+    """Return bar starts (intraday) or days since 1970 of sessions (daily and longer)."""
+    if freq.intraday:
+        if label != "end":
+            return time
+        if freq.minutes < 60:
+            return time - freq.minutes * 60_000_000
+        starts = calendar(symbol.place.calendar).buckets(freq, (time - 1).astype("datetime64[us]"))
+        return starts.astype("datetime64[us]").astype(np.int64)
+    days = _local_days(time - 1 if label == "end" else time, symbol.place.zone)
+    return _anchored(days, freq)
+
+
+def _local_days(time: Numbers, zone: str) -> Numbers:
+    """Return the calendar day in `zone`, as days since 1970, of n UTC instants."""
+    if zone == "UTC":
+        return time // _DAY_US
+    first, last = (_offset_us(zone, int(t)) for t in (time.min(), time.max()))
+    if first == last and (zone != "America/New_York" or time.max() - time.min() < 60 * _DAY_US):
+        return (time + first) // _DAY_US
+    local = pc.local_timestamp(pa.array(time, pa.timestamp("us", tz=zone)))
+    return cast("Numbers", local.to_numpy(zero_copy_only=False).astype("datetime64[D]").astype(np.int64))
+
+
+def _offset_us(zone: str, time: int) -> int:
+    offset = _instant(time).astimezone(ZoneInfo(zone)).utcoffset() or timedelta()
+    return int(offset.total_seconds()) * 1_000_000
+
+
+def _anchored(days: Numbers, freq: Freq) -> Numbers:
+    """Return the `session` of each day, vectorised `Freq.anchor`."""
+    if freq is Freq.W1:
+        return cast("Numbers", days - (days + 3) % 7)  # 1970-01-01 was a Thursday
+    if freq is Freq.D1:
+        return days
+    months = days.astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
+    per = {Freq.MO1: 1, Freq.Q1: 3, Freq.Y1: 12}[freq]
+    first = (months // per * per).astype("datetime64[M]")
+    return first.astype("datetime64[D]").astype(np.int64)
+
+
+def _place_daily(symbol: str, freq: Freq, days: Numbers) -> tuple[Numbers, Numbers, Bools, Bools]:
+    ts = nominal_ts_array(symbol_of(symbol).venue, days.astype("datetime64[D]"))
+    nothing = np.zeros(days.size, np.bool_)
+    return ts.to_numpy(zero_copy_only=False).astype("datetime64[us]").astype(np.int64), days, nothing, nothing
+
+
+def _place_intraday(symbol: str, freq: Freq, ts: Numbers) -> tuple[Numbers, Numbers, Bools, Bools]:
+    """Return (ts, session, is an auction print, is off the grid) of n ascending starts."""
+    name = symbol_of(symbol).place.calendar
+    if freq.minutes >= 60:
+        return _place_hours(name, freq, ts)
+    # A day more on both sides: FX sessions begin on the evening before.
+    first, last = (_instant(int(t)).date() for t in (ts[0], ts[-1]))
+    slots = grid(name, freq, first - timedelta(days=1), last + timedelta(days=1))
+    session, fits, auction = slots.place(ts)
+    return ts, session, auction, ~(fits | auction)
+
+
+def _place_hours(name: str, freq: Freq, ts: Numbers) -> tuple[Numbers, Numbers, Bools, Bools]:
+    """One hour and longer: how vendors align these is not known (QOS: U12), so any start in a session fits."""
+    book = calendar(name)
+    times = ts.astype("datetime64[us]")
+    sessions = book.sessions_of(times)
+    known = sessions.is_valid().to_numpy(zero_copy_only=False)
+    session = sessions.cast(pa.int32()).fill_null(0).to_numpy(zero_copy_only=False).astype(np.int64)
+    phase = book.phases(times)
+    closes = np.zeros(ts.size, np.bool_)
+    for row in np.flatnonzero((phase == "post") & known):
+        day = date.fromordinal(int(session[row]) + date(1970, 1, 1).toordinal())
+        closes[row] = micros(book.hours(day).close) == ts[row]
+    inside = known & ((phase == "regular") | (phase == "lunch") | (phase == "pre"))
+    return ts, session, closes, ~(inside | closes)
+
+
+def _ascending(values: Numbers) -> bool:
+    return bool((values[1:] > values[:-1]).all())
+
+
+def _doubles(ts: Numbers, rows: Rows) -> tuple[Bools, Bools]:
+    """Return (keys that come twice with different values, exact repetitions but the first)."""
+    doubled, repeated = np.zeros(ts.size, np.bool_), np.zeros(ts.size, np.bool_)
+    twice = ts[1:] == ts[:-1]
+    if not twice.any():
+        return doubled, repeated
+    columns = [rows.open, rows.high, rows.low, rows.close, rows.volume]
+    columns += [] if rows.amount is None else [rows.amount]
+    same = np.logical_and.reduce([c[1:] == c[:-1] for c in columns])
+    repeated[1:] = twice & same
+    differing = np.unique(ts[1:][twice & ~same])
+    doubled = np.isin(ts, differing)
+    return doubled, repeated & ~doubled
+
+
+def _table(
+    entry: Entry, rows: Rows, ts: Numbers, session: Numbers, auction: Bools, vendor: str,
+    capability: Capability, received_at: datetime,
+) -> pa.Table:  # fmt: skip
+    symbol, n = symbol_of(entry.symbol), ts.size
+    factor = capability.factor(symbol.venue, symbol.klass)
+    settle_s = capability.settle(symbol.venue)
+    amount = pa.nulls(n, pa.float64()) if rows.amount is None else pa.array(rows.amount, from_pandas=True)
+    columns = {
+        "vendor": pa.repeat(vendor, n),
+        "freq": pa.repeat(entry.freq.value, n),
+        "symbol": pa.repeat(entry.symbol, n),
+        "ts": pa.array(ts.view("datetime64[us]"), pa.timestamp("us")).cast(TIME),
+        "session": pa.array(session.astype(np.int32)).cast(pa.date32()),
+        "volume": pa.array(rows.volume * factor if factor != 1 else rows.volume),
+        "amount": amount,
+        "state": _states(symbol, entry.freq, ts, session, auction, received_at, settle_s),
+        "flags": pa.array(auction.astype(np.int32) * int(Flag.AUCTION)),
+        "fetched_at": pa.repeat(pa.scalar(received_at, TIME), n),
+        **{name: pa.array(getattr(rows, name)) for name in _PRICES},
+    }
+    return pa.Table.from_arrays([columns[name] for name in INCOMING.names], schema=INCOMING)
+
+
+def _states(
+    symbol: Symbol, freq: Freq, ts: Numbers, session: Numbers, auction: Bools, received_at: datetime,
+    settle_s: float,
+) -> pa.Array:  # fmt: skip
+    """Return the state of n ascending bars; only those near the end can be other than final."""
+    received, settle = micros(received_at), int(settle_s * 1_000_000)
+    reach = freq.minutes * 60_000_000 if freq.intraday else _REACH[freq] * _DAY_US
+    settled = int(np.searchsorted(ts, received - settle - reach, side="right"))
+    if settled == ts.size:
+        return pa.repeat(State.FINAL.value, ts.size)
+    book = calendar(symbol.place.calendar)
+    at = ts[settled:].view("datetime64[us]") if freq.intraday else session[settled:].astype("datetime64[D]")
+    ends = book.bar_ends(freq, at).astype(np.int64)
+    if freq.intraday:  # a print at the close is made after it
+        ends = np.where(auction[settled:], ts[settled:] + reach, ends)
+    tail = np.where(ends > received, State.OPEN.value, State.CLOSED.value)
+    tail = np.where(received - ends >= settle, np.where(ends > received, tail, State.FINAL.value), tail)
+    return pa.concat_arrays(
+        [pa.repeat(State.FINAL.value, settled), pa.array(tail.astype(object), pa.string())]
+    )
+
+
+def _instant(time: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=time)
+
+
+def fold(bars: pa.Table) -> pa.Table:
+    """Return the bars of whole sessions of one series with auction prints folded in and fillers dropped.
+
+    Parameters
+    ----------
+    bars : Arrow table, columns of INCOMING, n rows ascending by ts
+        Whole sessions only: a print is folded into the first bar, or into the last slot of
+        the grid, which is made where it is absent.
+
+    Returns
+    -------
+    Arrow table, columns of INCOMING, at most n rows, ascending by ts
+        Nothing stands outside the grid.
+    """
+    if not bars.num_rows:
+        return bars
+    symbol, freq = symbol_of(bars["symbol"][0].as_py()), Freq(bars["freq"][0].as_py())
+    bars = _without_fillers(bars, symbol)
+    if not freq.intraday or not bars.num_rows or not pc.max(_printed(bars)).as_py():
+        return bars
+    slot = _slots(calendar(symbol.place.calendar), freq)
+    prints: dict[datetime, list[dict[str, Any]]] = {}
+    loose = _loose(bars, symbol)
+    for row in bars.filter(loose).to_pylist():
+        prints.setdefault(slot(row["session"], row["ts"]), []).append(row)
+    bars = bars.filter(pc.invert(loose))
+    touched = pc.is_in(bars["ts"], value_set=pa.array(list(prints), TIME))
+    for row in bars.filter(touched).to_pylist():
+        prints[row["ts"]].append(row)
+    made = [_merged(ts, rows) for ts, rows in prints.items()]
+    folded = pa.Table.from_pylist(made, schema=INCOMING)
+    return pa.concat_tables([bars.filter(pc.invert(touched)), folded]).sort_by("ts")
+
+
+def _without_fillers(bars: pa.Table, symbol: Symbol) -> pa.Table:
+    """Return the bars of trade: a flat one without volume is how vendors write that there was none."""
+    if symbol.klass in _NEVER_FILLER or pc.min(bars["volume"]).as_py() != 0:
+        return bars
+    still = pc.and_(pc.equal(bars["volume"], 0.0), pc.equal(bars["high"], bars["low"]))
+    return bars.filter(pc.invert(still))
+
+
+def _loose(bars: pa.Table, symbol: Symbol) -> pa.Array:
+    """Return where a print stands outside the grid; one folded before does not."""
+    phase = calendar(symbol.place.calendar).phases(bars["ts"])
+    return pc.and_(_printed(bars), pa.array(phase != "regular"))
+
+
+def _printed(bars: pa.Table) -> pa.ChunkedArray:
+    return pc.not_equal(pc.bit_wise_and(bars["flags"], pa.scalar(int(Flag.AUCTION), pa.int32())), 0)
+
+
+def _slots(book: Calendar, freq: Freq) -> Callable[[date, datetime], datetime]:
+    """Return the function (session, ts of a print) → start of the slot that takes it."""
+
+    def slot(session: date, ts: datetime) -> datetime:
+        starts = book.starts(session, freq)
+        return starts[0] if ts < starts[0] else starts[-1]
+
+    return slot
+
+
+def _merged(ts: datetime, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the one bar that starts at `ts` and holds all of `rows`."""
+    ordered = sorted(rows, key=lambda row: row["ts"])
+    amounts = [row["amount"] for row in ordered]
+    flags = int(Flag.AUCTION)
+    for row in ordered:
+        flags |= row["flags"]
+    return {
+        **ordered[0],
+        "ts": ts,
+        "high": max(row["high"] for row in ordered),
+        "low": min(row["low"] for row in ordered),
+        "close": ordered[-1]["close"],
+        "volume": sum(row["volume"] for row in ordered),
+        "amount": None if None in amounts else sum(amounts),
+        "state": min((State(row["state"]) for row in ordered), key=_rank).value,
+        "flags": flags,
+        "fetched_at": max(row["fetched_at"] for row in ordered),
+    }
+
+
+def _rank(state: State) -> int:
+    return STATE_RANK[state] + (state is State.FINAL)

@@ -1,0 +1,101 @@
+"""Harvest: what pages brought, checked, gathered, and brought into the lake in few commits.
+
+Order of a flush: quarantine and findings, bars, requests, coverage. Each step may be
+repeated: a crash between two of them is healed by replaying the raw pages.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import pyarrow as pa
+
+from ..ingest.fetch import Taken
+from ..schemas.bar import INCOMING
+from ..schemas.clock import Clock
+from ..schemas.coverage import Covered
+from ..schemas.events import Committed, Events, Finding
+from ..schemas.page import Page, SeriesPage
+from ..schemas.quality import check, quarantined
+from ..schemas.report import WriteReport
+from ..schemas.requests import Asked, rows
+from .desk import Books
+
+__all__ = ["Harvest"]
+
+_ROWS: Final = 1_000_000
+_SECONDS: Final = 60.0
+
+
+class Harvest:
+    """Gathers what pages bring and commits it: every 60 s of the clock, every 1,000,000 rows, at the end."""
+
+    def __init__(self, books: Books, clock: Clock, events: Events) -> None:
+        self._store, self._ledger, self._state = books.store, books.ledger, books.state
+        self._clock, self._events = clock, events
+        self._bars: list[pa.Table] = []
+        self._quarantine: list[pa.Table] = []
+        self._findings: list[pa.Table] = []
+        self._asked: list[Asked] = []
+        self._stretches: list[Covered] = []
+        self._rows = 0
+        self._since = clock.now()
+        self.written = WriteReport()
+        self.findings = 0
+
+    def add(self, page: Page, taken: Sequence[tuple[SeriesPage, Taken]]) -> None:
+        """Take what one page brought, series by series, after the rules have seen it whole."""
+        whole = pa.concat_tables([INCOMING.empty_table(), *(t.bars for _, t in taken)])
+        checked = check(whole, page_id=page.id, run=page.run, now=page.received_at)
+        refused = quarantined(
+            [r for sp, t in taken for r in (*sp.rejects, *t.rejects)],
+            vendor=page.request.vendor, page_id=page.id, run=page.run, now=page.received_at,
+        )  # fmt: skip
+        self._bars.append(checked.kept)
+        self._quarantine += [checked.rejected, refused]
+        self._findings.append(checked.findings)
+        self._rows += checked.kept.num_rows
+        for sp, part in taken:
+            self._asked += _asked(page, sp, part)
+            self._stretches += part.stretches
+        if self._rows >= _ROWS or (self._clock.now() - self._since).total_seconds() >= _SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Commit what was gathered; afterwards every reader sees it and coverage says so."""
+        self._since = self._clock.now()
+        if not self._asked:
+            return
+        quarantine, findings = pa.concat_tables(self._quarantine), pa.concat_tables(self._findings)
+        refused = self._store.append("quarantine", quarantine) if quarantine.num_rows else 0
+        if findings.num_rows:
+            self.findings += self._store.append("findings", findings)
+        bars = pa.concat_tables(self._bars)
+        done = self._store.upsert(bars) if bars.num_rows else WriteReport(version=self._store.version)
+        self._store.append("requests", rows(self._asked))
+        self._ledger.record(self._stretches)
+        self._state.set_tag(self._store.id, self._store.version)
+        self.written = self.written + done + WriteReport(quarantined=refused, version=done.version)
+        if done.commits:
+            self._events.emit(Committed(bars.num_rows, done.version))
+        for row in findings.select(["rule", "symbol", "text"]).to_pylist():
+            self._events.emit(Finding(row["rule"], row["symbol"], row["text"]))
+        for gathered in (self._bars, self._quarantine, self._findings, self._asked, self._stretches):
+            gathered.clear()
+        self._rows = 0
+
+
+def _asked(page: Page, sp: SeriesPage, taken: Taken) -> list[Asked]:
+    """Return the rows of `requests` for one series of a page: one per stretch, or one that proves nothing."""
+    entry = sp.entry
+    proofs = list(taken.stretches) or [None]
+    return [
+        Asked(
+            vendor=page.request.vendor, symbol=entry.symbol, freq=entry.freq, endpoint=page.request.endpoint,
+            asked_end=entry.end, asked_count=entry.count, adjust=entry.adjust,
+            proved=proof.sessions if proof else None, standing=proof.standing if proof else None,
+            rows=taken.bars.num_rows if number == 0 else 0, outcome=sp.outcome,
+            reason=proof.reason.value if proof else sp.reason, account=page.account, page_id=page.id,
+            stretch=number, run=page.run, fetched_at=page.received_at, received_bytes=len(page.body),
+        )
+        for number, proof in enumerate(proofs)
+    ]  # fmt: skip

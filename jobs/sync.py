@@ -1,0 +1,241 @@
+"""Sync: the main job. Replay, plan, reserve, fetch, keep raw, normalise, check, upsert, cover, report.
+
+A page is durable in the raw zone before anything else happens to it, so a run that is
+killed at any moment costs no request twice: the next run replays what was received.
+"""
+
+import math
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+
+from ..errors import BadCredentials, Interrupted, UnitMismatch, VendorError
+from ..ingest.canary import canaries
+from ..ingest.fetch import Chain
+from ..ingest.vendor import Vendor
+from ..schemas.coverage import Series
+from ..schemas.events import Fetched, Gave, Planned, Replayed, RunEnded, RunStarted, Waiting
+from ..schemas.page import Page, SeriesPage
+from ..schemas.report import Parked, RunReport
+from ..schemas.session import calendar
+from ..schemas.settings import Job
+from ..schemas.symbol import Symbol
+from ..storage.runs import run_id
+from .account import balance
+from .chains import Fetching
+from .desk import Books, Desk
+from .harvest import Harvest
+from .peak import peak_mb
+from .plan import Plan, make_plan, wanted
+from .replay import replay
+from .send import Sender, Stop
+
+__all__ = ["plan", "sync"]
+
+_PARK: Final = timedelta(hours=6)
+_WORKERS: Final = 8
+
+
+def plan(desk: Desk, name: str, job: Job) -> Plan:
+    """Return what `sync` would send for a job, without sending anything.
+
+    Pages that an earlier run received but did not store are counted as still to fetch.
+    """
+    vendor = desk.vendor(job.vendor)
+    try:
+        covered: _Known = _known(desk.books(create=True), vendor, desk.symbols(job), job)
+        return _planned(desk, name, job, vendor, covered)
+    finally:
+        vendor.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The universe as the vendor spells it, and what the books say of it."""
+
+    symbols: Sequence[Symbol]
+    unspelled: tuple[str, ...]
+    series: Sequence[Series]
+    books: Books
+
+
+def sync(desk: Desk, name: str, job: Job) -> RunReport:
+    """Run a job once and return its report; the lake then holds what the vendor could give.
+
+    Raises
+    ------
+    BadCredentials, LakeOrigin, ConfigError, LakeError
+        Nothing can be done at all. What vendors refuse or fail to deliver otherwise is in
+        the report: `parked`, `missing`, `error`.
+    Interrupted
+        Ctrl-C; what was received is stored or will be replayed.
+    """
+    run = run_id(desk.clock)
+    began, cpu, at = desk.clock.now(), time.process_time(), time.monotonic()
+    books = desk.books(create=True)
+    vendor = desk.vendor(job.vendor, run)
+    report = RunReport(run=run, job=name, vendor=job.vendor, sandbox=desk.sandbox)
+    desk.events.emit(RunStarted(run, name, job.vendor, desk.sandbox))
+    books.runs.start(run, name, job.vendor, began)
+    try:
+        _Run(desk, name, job, vendor, books, report).go()
+    finally:
+        vendor.close()
+        report.seconds = (desk.clock.now() - began).total_seconds()
+        report.cpu_s, report.peak_mb = time.process_time() - cpu, peak_mb()
+        books.runs.finish(report, desk.clock.now())
+        del at
+        desk.events.emit(RunEnded(report))
+    return report
+
+
+class _Run:
+    """One run of one job."""
+
+    def __init__(
+        self, desk: Desk, name: str, job: Job, vendor: Vendor, books: Books, report: RunReport
+    ) -> None:
+        self._desk, self._name, self._job, self._vendor = desk, name, job, vendor
+        self._books, self._report, self._events = books, report, desk.events
+        self._stop = Stop(desk.clock)
+        self._quotas = desk.quotas(self._stop, self._waiting)
+        self._sender = Sender(vendor, self._quotas, books.store.raw, self._stop)
+        self._harvest = Harvest(books, desk.clock, desk.events)
+
+    def go(self) -> None:
+        """Replay, plan, fetch, store; the report is filled whatever happens."""
+        try:
+            known = _known(self._books, self._vendor, self._desk.symbols(self._job), self._job)
+            starts = {series: self._job.start for series in known.series}
+            self._report.replayed = replay(self._books, self._vendor, self._harvest, starts)
+            if self._report.replayed:
+                self._events.emit(Replayed(self._report.replayed))
+            made = _planned(self._desk, self._name, self._job, self._vendor, known)
+            self._report.requests_planned, self._report.requests_fewest = made.requests, made.fewest
+            series = len({w.series for w in made.wants})
+            self._events.emit(Planned(made.requests, made.fewest, made.bars, series, made.finish[0]))
+            self._fetch(made)
+        except (KeyboardInterrupt, Interrupted):
+            self._stop.tell()
+            self._report.error = "interrupted"
+            raise Interrupted from None
+        except (BadCredentials, UnitMismatch) as error:
+            self._report.error = str(error)
+            raise
+        except VendorError as error:
+            self._report.error = str(error)
+        finally:
+            self._close()
+
+    def _fetch(self, made: Plan) -> None:
+        if not made.wants:
+            return
+        self._canaries(made)
+        chains = [
+            Chain(w.series, w.sessions, self._vendor.capability,
+                  calendar(Symbol.parse(w.series.symbol).place.calendar), made.now)
+            for w in made.wants
+        ]  # fmt: skip
+        fetching = Fetching(self._vendor, self._sender, chains, _workers(self._vendor))
+
+        def took(page: Page, parts: list[tuple[SeriesPage, object]]) -> None:
+            self._harvest.add(page, parts)
+            rows = sum(part.bars.num_rows for part, _ in parts)
+            done = self._sender.sent - self._report.canaries
+            self._events.emit(Fetched(done, done + fetching.left(), rows, len(page.body)))
+
+        try:
+            fetching.run(took)
+        except KeyboardInterrupt:
+            self._stop.tell()
+            raise
+        finally:
+            self._park(fetching)
+
+    def _canaries(self, made: Plan) -> None:
+        """Check units once per venue and class, under the quota, apart from the plan's requests."""
+        symbols = [Symbol.parse(w.series.symbol) for w in made.wants]
+        before = self._sender.sent
+        try:
+            for fact in canaries(self._vendor, symbols, self._books.ledger, self._sender.counted):
+                self._books.ledger.set_fact(self._vendor.name, fact.name, fact.value, self._desk.clock.now())
+        finally:
+            self._report.canaries = self._sender.sent - before
+
+    def _park(self, fetching: Fetching) -> None:
+        """Set aside the series that the vendor did not give, each with its reason and its own retry clock."""
+        retry = self._desk.clock.now() + _PARK
+        for series, why in fetching.gave_up.items():
+            self._books.ledger.park(series, why, retry)
+            self._events.emit(Gave(series.symbol, series.freq.value, why))
+
+    def _close(self) -> None:
+        """Store what is gathered, seal raw, publish, and fill the report."""
+        with suppress(KeyboardInterrupt):
+            self._harvest.flush()
+            self._books.store.raw.seal()
+            self._books.store.publish_extra("coverage", self._books.ledger.table())
+            self._books.store.publish()
+        report, harvest = self._report, self._harvest
+        report.written, report.findings = harvest.written, harvest.findings
+        report.requests_sent = self._sender.sent - report.canaries
+        report.bytes_received = self._sender.received
+        self._balance()
+
+    def _balance(self) -> None:
+        known = _known(self._books, self._vendor, self._desk.symbols(self._job), self._job)
+        now = self._desk.clock.now()
+        wants = [
+            (
+                s,
+                wanted(
+                    calendar(Symbol.parse(s.symbol).place.calendar),
+                    s.freq,
+                    self._job.start,
+                    self._job.end,
+                    now,
+                ),
+            )
+            for s in known.series
+        ]
+        total = balance(wants, self._books.ledger.covered(known.series))
+        report = self._report
+        report.expected, report.stored, report.missing = total.expected, total.stored, total.missing
+        report.empty = dict(total.empty)
+        parked = self._books.ledger.parked()
+        report.parked = [
+            Parked(s.symbol, s.freq.value, parked[s].error, parked[s].retry_at)
+            for s in known.series
+            if s in parked
+        ] + [Parked(text, "", "the vendor cannot spell it", None) for text in known.unspelled]
+
+    def _waiting(self, seconds: float, why: str) -> None:
+        self._report.waited_s += seconds
+        self._events.emit(Waiting(seconds, why))
+
+
+def _known(books: Books, vendor: Vendor, symbols: Sequence[Symbol], job: Job) -> _Known:
+    spelled = [s for s in symbols if vendor.spell(s) is not None]
+    unspelled = tuple(str(s) for s in symbols if vendor.spell(s) is None)
+    freqs = [f for f in job.freq if f in vendor.capability.freqs]
+    series = [Series(vendor.name, str(s), f) for s in spelled for f in freqs]
+    return _Known(spelled, unspelled, series, books)
+
+
+def _planned(desk: Desk, name: str, job: Job, vendor: Vendor, known: _Known) -> Plan:
+    now = desk.clock.now()
+    parked = [s for s, p in known.books.ledger.parked().items() if p.retry_at is None or p.retry_at > now]
+    return make_plan(
+        job=name, vendor=vendor.name, symbols=known.symbols, freqs=job.freq, start=job.start, end=job.end,
+        covered=known.books.ledger.covered(known.series), capability=vendor.capability, now=now,
+        unspelled=known.unspelled, parked=parked,
+    )  # fmt: skip
+
+
+def _workers(vendor: Vendor) -> int:
+    """Return how many requests may be under way at once, so that replies of a second keep up with the quota."""
+    rates = [q.n / q.window_s for q in vendor.capability.quotas if q.scope in {"account", "ip"}]
+    return min(_WORKERS, max(1, math.ceil(min(rates, default=1.0) * 1.5)))

@@ -1,0 +1,190 @@
+"""Vendors: what each one declares, how well that is known, and probing what is not."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import date
+from typing import Any, Final
+
+from ..errors import CredentialsMissing, LakeError
+from ..ingest.vendor import Answer, Vendor
+from ..schemas.capability import Capability
+from ..schemas.symbol import Class
+from ..storage.coverage import Ledger
+from .config import vendor_table
+from .desk import Desk
+from .status import declared
+
+__all__ = ["FieldFact", "Known", "ProbeReport", "known", "probe"]
+
+_SKIPPED: Final = ("evidence", "platform")
+
+
+@dataclass(frozen=True, slots=True)
+class FieldFact:
+    """One field of a Capability, or one fact found out: its value, and how it is known."""
+
+    field: str
+    value: str
+    basis: str
+    seen: date | None
+
+    @property
+    def verified(self) -> bool:
+        """False when nobody has documented or observed it."""
+        return self.basis != "assumed"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """One `[vendors.NAME]`. `credentials`: are its secrets there; `trouble`: why nothing is known of it."""
+
+    name: str
+    kind: str
+    credentials: bool
+    sandbox: bool
+    plan: str
+    facts: tuple[FieldFact, ...]
+    trouble: str = ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain values, for `--json`."""
+        facts = [
+            {**asdict(f), "seen": f.seen.isoformat() if f.seen else None, "verified": f.verified} for f in self.facts
+        ]  # fmt: skip
+        return {**asdict(self), "facts": facts}
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeReport:
+    """What a probe asked and learned, in how many requests."""
+
+    vendor: str
+    sandbox: bool
+    requests: int
+    answers: tuple[Answer, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain values, for `--json`."""
+        return asdict(self)
+
+
+def known(desk: Desk) -> list[Known]:
+    """Return every configured vendor, in the order of the file; sends nothing."""
+    ledger = _ledger(desk)
+    return [_known(desk, name, ledger) for name in desk.settings.vendors]
+
+
+def probe(desk: Desk, name: str) -> ProbeReport:
+    """Ask a vendor what only it can answer, at most five requests under its quota, and keep the answers.
+
+    Raises
+    ------
+    KlakeError
+        The first request fails, or the vendor cannot be opened.
+    """
+    vendor = desk.vendor(name)
+    quotas, ledger = desk.quotas(), desk.books(create=True).ledger
+    answers: list[Answer] = []
+    requests = 0
+    steps = vendor.probe(())
+    try:
+        while True:
+            slot = quotas.reserve(vendor.account, vendor.capability.quotas)
+            try:
+                told = next(steps, None)
+            finally:
+                quotas.settle(slot)
+            if told is None:
+                break
+            requests += 1
+            answers += told
+            for answer in told:
+                kept = json.dumps(asdict(answer), ensure_ascii=False)
+                ledger.set_fact(name, f"probe {answer.question}", kept, desk.clock.now())
+    finally:
+        vendor.close()
+    return ProbeReport(name, desk.sandbox, requests, tuple(answers))
+
+
+def _ledger(desk: Desk) -> Ledger | None:
+    """Return the ledger, None where there is no lake yet: then nothing was found out either."""
+    try:
+        return desk.books().ledger
+    except LakeError:
+        return None
+
+
+def _known(desk: Desk, name: str, ledger: Ledger | None) -> Known:
+    kind = str(desk.settings.vendors[name].get("kind", ""))
+    try:
+        vendor_table(desk.settings, name)
+        credentials = True
+    except CredentialsMissing:
+        credentials = False
+    vendor = declared(desk, name)
+    if vendor is None:
+        return Known(name, kind, False, desk.sandbox, "", (), "its table in the configuration cannot be used")
+    try:
+        facts = [*_declared(vendor.capability), *(_found(vendor, ledger) if ledger else ())]
+        return Known(name, kind, credentials, desk.sandbox, _plan(vendor.capability), tuple(facts))
+    finally:
+        vendor.close()
+
+
+def _plan(capability: Capability) -> str:
+    quotas = " and ".join(f"{q.n} per {q.window_s:g} s" for q in capability.quotas)
+    depth = f"{capability.depth:,} newest bars" if capability.depth else "all bars"
+    return f"{quotas}, {capability.products} series per request, {depth}"
+
+
+def _declared(capability: Capability) -> list[FieldFact]:
+    out: list[FieldFact] = []
+    for one in fields(capability):
+        if one.name in _SKIPPED:
+            continue
+        evidence = capability.known(one.name)
+        out.append(FieldFact(one.name, _shown(getattr(capability, one.name)), evidence.basis, evidence.seen))
+    return out
+
+
+def _found(vendor: Vendor, ledger: Ledger) -> list[FieldFact]:
+    """Return what canaries and probes have found out."""
+    out: list[FieldFact] = []
+    groups = [f"volume {venue}.{klass.value}" for venue in vendor.capability.venues for klass in Class]
+    for name in (*groups, *(f"probe U{number}" for number in range(1, 20))):
+        fact = ledger.fact(vendor.name, name)
+        if fact is not None:
+            told, basis = (fact.value, "observed") if name.startswith("volume") else _answer(fact.value)
+            out.append(FieldFact(name, told, basis, fact.seen_at.date()))
+    return out
+
+
+def _answer(kept: str) -> tuple[str, str]:
+    told = json.loads(kept)
+    return str(told["text"]), str(told["basis"])
+
+
+def _shown(value: object) -> str:
+    """Return a field's value on one line: mappings that say the same for all are said once."""
+    if isinstance(value, Mapping):
+        values = {_plain(v) for v in value.values()}
+        if len(values) == 1 and len(value) > 3:
+            return f"{values.pop()} (all {len(value)})"
+        return ", ".join(f"{_key(k)}: {_plain(v)}" for k, v in value.items()) or "none"
+    if isinstance(value, tuple):
+        return ", ".join(_quota(v) for v in value) or "none"
+    return "unknown" if value is None else "yes" if value is True else "no" if value is False else _plain(value)
+
+
+def _plain(value: object) -> str:
+    return str(getattr(value, "value", value))
+
+
+def _key(key: object) -> str:
+    return ".".join(map(str, key)) if isinstance(key, tuple) else str(key)
+
+
+def _quota(value: object) -> str:
+    n, window_s = getattr(value, "n", None), getattr(value, "window_s", 0.0)
+    return f"{n} per {window_s:g} s" if n is not None else str(getattr(value, "value", value))

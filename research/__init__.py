@@ -1,0 +1,1 @@
+"""What users hold: the lake, its bars, its SQL."""

@@ -1,0 +1,280 @@
+"""The lake as users hold it: bars, SQL, writing. It delegates and decides little."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import pyarrow as pa
+
+from ..errors import BadRequest, Incomplete, MissingExtra, UnknownSymbol
+from ..schemas.bar import COLUMNS, State
+from ..schemas.clock import Clock, SystemClock
+from ..schemas.freq import Freq
+from ..schemas.report import WriteReport
+from ..schemas.symbol import Symbol
+from ..storage.store import Store
+from .bars import Bars, bounds, parsed_columns
+from .gaps import Gap, gaps
+from .write import write_actions, write_bars
+
+if TYPE_CHECKING:
+    import duckdb
+    import pandas as pd
+    import polars as pl
+
+__all__ = ["Answer", "Lake", "ShortAnswer", "open_lake"]
+
+Bound = str | date | datetime | None
+_SHOWN = tuple(name for name in COLUMNS if name not in {"era", "period"})
+
+
+class ShortAnswer(UserWarning):
+    """Fewer bars came than were asked for; says which are missing, why, and what would fill them."""
+
+
+class Answer:
+    """The answer to a query: n rows, read anew by each call."""
+
+    def __init__(self, relation: "duckdb.DuckDBPyRelation") -> None:
+        self._relation = relation
+
+    def arrow(self) -> pa.Table:
+        """Return an Arrow table."""
+        return self._relation.to_arrow_table()
+
+    def pl(self) -> "pl.DataFrame":
+        """Return a polars frame."""
+        return self._relation.pl()
+
+    def pd(self) -> "pd.DataFrame":
+        """Return a pandas frame. Needs the extra `pandas`."""
+        try:
+            import pandas  # noqa: F401
+        except ImportError:
+            raise MissingExtra("pandas", "pandas") from None
+        frame: pd.DataFrame = self.arrow().to_pandas()
+        return frame
+
+    def rows(self) -> list[tuple[Any, ...]]:
+        """Return Python rows, one tuple each; times are aware datetimes in UTC."""
+        table = self.arrow()
+        return (
+            list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+            if table.num_columns
+            else []
+        )
+
+    def __repr__(self) -> str:
+        return repr(self.pl())
+
+
+class Lake:
+    """A lake that is open for reading and writing; never blocks a sync and is never blocked by one.
+
+    Each call sees the newest commit. Use it as a context manager, or call `close`.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._version = -1
+        self._con: duckdb.DuckDBPyConnection | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<klake lake {self._store.path} version {self._store.version} ({self._store.origin})>"
+
+    @property
+    def version(self) -> int:
+        """Return the number of the newest commit."""
+        return self._store.version
+
+    @property
+    def store(self) -> Store:
+        """Return the tables below."""
+        return self._store
+
+    def close(self) -> None:
+        """Let go of the query connection; nothing is lost."""
+        if self._con is not None:
+            self._con.close()
+            self._con = None
+
+    def bars(
+        self, symbols: str | Symbol | Sequence[str | Symbol] | None = None, freq: str | Freq = "1d", *,
+        start: Bound = None, end: Bound = None, last: int | None = None, vendor: str | None = None,
+        columns: Sequence[str] | None = None, state: Literal["open", "closed", "final"] | None = None,
+        require: Literal["complete"] | None = None,
+    ) -> Bars:  # fmt: skip
+        """Return bars as traded, ascending by (symbol, ts), one row per bar.
+
+        Parameters
+        ----------
+        symbols : str, Symbol, sequence of them, or None
+            Any usual spelling; None means all.
+        freq : str
+            `1m` … `1y`.
+        start, end : str, date, datetime or None
+            From one day up inclusive dates; below one day half-open instants `[start, end)`,
+            naive ones in the zone of the (first) symbol's venue, a plain date as `end`
+            including that whole day.
+        last : int or None
+            Only the newest `last` bars of each symbol.
+        vendor : str or None
+            None: for each symbol and freq the vendor that `choice` names (view `bars_best`).
+        columns : sequence of str or None
+            None: all but the partition columns era and period.
+        state : {"open", "closed", "final"} or None
+            The least state wanted: "closed" leaves forming bars out, "final" also those that
+            the vendor may still correct. None: all.
+        require : {"complete"} or None
+            "complete" raises Incomplete where an answer is shorter than what was asked;
+            None warns (ShortAnswer).
+
+        Returns
+        -------
+        Bars
+            With `.pl()`, `.pd()`, `.arrow()`, `.lazy()`, `.numpy()`, `.panel(field)`.
+
+        Raises
+        ------
+        UnknownSymbol
+            The lake holds no bar of a symbol in this freq.
+        BadRequest
+            A freq, bound, column or spelling that means nothing.
+        """
+        wanted_freq = freq if isinstance(freq, Freq) else Freq.parse(freq)
+        names = _names(symbols)
+        shown = parsed_columns(columns, _SHOWN) or list(_SHOWN)
+        zone = Symbol.parse(names[0]).place.zone if names else "UTC"
+        span = bounds(wanted_freq, start, end, zone)
+        needed = shown if last is None else [*dict.fromkeys([*shown, "symbol", "ts"])]
+        if names is not None:
+            self._known(names, wanted_freq)
+        table = self._store.bars(
+            symbols=names, freq=wanted_freq, start=span.start, end=span.end, vendor=vendor, columns=needed,
+            states=_states(state),
+        )  # fmt: skip
+        if last is not None:
+            table = _newest(table, last).select(shown)
+        if names is not None:
+            self._say_short(gaps(self._store, names, wanted_freq, start, end, vendor), require)
+        return Bars(table, wanted_freq)
+
+    def sql(self, query: str, params: Sequence[object] | Mapping[str, object] | None = None) -> Answer:
+        """Return the answer to `query` over the views (`bars`, `bars_1d`, `revisions`, `coverage`, …).
+
+        `params` fill `?` (a sequence) or `$name` (a mapping). A mistake in the query raises
+        BadRequest with DuckDB's own words.
+        """
+        import duckdb
+
+        try:
+            return Answer(self.connection().sql(query, params=params))
+        except duckdb.Error as error:
+            raise BadRequest("sql", query, hint=str(error)) from error
+
+    def connection(self) -> "duckdb.DuckDBPyConnection":
+        """Return an in-memory DuckDB connection whose views show the newest commit; UTC."""
+        version = self._store.version
+        if self._con is None or version != self._version:
+            self.close()
+            self._con, self._version = self._store.connect(), version
+        return self._con
+
+    def write(self, table: object, *, vendor: str, freq: str | Freq, zone: str | None = None) -> WriteReport:
+        """Put your own bars into the lake and return what that did.
+
+        Parameters
+        ----------
+        table : Arrow table, polars or pandas frame
+            Columns symbol, ts (or session, from one day up), open, high, low, close, volume
+            (shares or base units) and optionally amount; prices as traded; ts is the bar's
+            start.
+        vendor : str
+            The name under which the bars are kept.
+        freq : str
+            `1m` … `1y`.
+        zone : str or None
+            The zone of naive times; None refuses them.
+
+        Returns
+        -------
+        WriteReport
+            new, same, updated, settled, revised, quarantined (rows that a *reject* rule
+            refused), bytes_written, version.
+        """
+        wanted_freq = freq if isinstance(freq, Freq) else Freq.parse(freq)
+        return write_bars(self._store, table, vendor=vendor, freq=wanted_freq, zone=zone)
+
+    def write_actions(self, table: object, *, vendor: str) -> WriteReport:
+        """Put corporate actions into the lake (see `schemas.action`) and return what that did."""
+        return write_actions(self._store, table, vendor=vendor)
+
+    def _known(self, names: Sequence[str], freq: Freq) -> None:
+        series = self._store.snapshot().series()
+        held = {symbol for (_, held_freq), symbols in series.items() if held_freq == freq for symbol in symbols}
+        for name in names:
+            if name not in held:
+                raise UnknownSymbol(
+                    "symbol", name, hint=f"the lake holds no {freq} bar of it; `klake symbols find {name}` looks for it",
+                    hint_zh=f"数据湖中没有它的 {freq} K 线；可用 `klake symbols find {name}` 查找",
+                )  # fmt: skip
+
+    def _say_short(self, found: Sequence[Gap], require: str | None) -> None:
+        if not found:
+            return
+        text = "; ".join(str(gap) for gap in found[:3])
+        if len(found) > 3:
+            text += f"; and {len(found) - 3} more"
+        if require == "complete":
+            raise Incomplete(f"bars are missing: {text}", f"缺少 K 线：{text}")
+        warnings.warn(text, ShortAnswer, stacklevel=3)
+
+
+def open_lake(path: str = "data/lake", *, clock: Clock | None = None) -> Lake:
+    """Return the lake at `path` (a directory), open for reading and writing.
+
+    Raises
+    ------
+    LakeError
+        There is no lake there; it was made by a later klake; it is damaged.
+    """
+    return Lake(Store.open(path, clock or SystemClock()))
+
+
+def _names(symbols: str | Symbol | Sequence[str | Symbol] | None) -> list[str] | None:
+    if symbols is None:
+        return None
+    given = [symbols] if isinstance(symbols, str | Symbol) else list(symbols)
+    if not given:
+        raise BadRequest("symbols", symbols, hint="name at least one, or leave it out for all")
+    return [str(s if isinstance(s, Symbol) else Symbol.parse(s)) for s in given]
+
+
+def _states(least: str | None) -> tuple[State, ...] | None:
+    if least is None or least == State.OPEN:
+        return None
+    if least not in {State.CLOSED, State.FINAL}:
+        raise BadRequest("state", least, tuple(s.value for s in State))
+    return (State.FINAL,) if least == State.FINAL else (State.CLOSED, State.FINAL)
+
+
+def _newest(table: pa.Table, count: int) -> pa.Table:
+    """Return the last `count` rows of each symbol of a table sorted by (symbol, ts)."""
+    import polars as pl
+
+    if count < 1:
+        raise BadRequest("last", count, hint="ask for one bar at least")
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)
+    rest = frame.filter(pl.int_range(pl.len()).reverse().over("symbol") < count)
+    return rest.to_arrow().cast(table.schema)

@@ -1,0 +1,1 @@
+"""Stand-ins of the vendors on loopback, over one deterministic market."""

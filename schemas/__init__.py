@@ -1,0 +1,1 @@
+"""Nouns and rules: no network, no disk, no clock of their own."""

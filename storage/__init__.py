@@ -1,0 +1,1 @@
+"""Tables to disk and back, coverage, quotas, runs; knows no vendor."""

@@ -1,0 +1,164 @@
+"""Publishing: manifests that follow the Delta logs, and the views that follow the manifests."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+import pyarrow as pa
+
+from ..errors import CommitConflict, LakeDamaged
+from ..schemas.clock import Clock
+from . import datafiles, views
+from .datafiles import DataFile, Facts
+from .layout import CATALOG, MANIFESTS, PAST, file_name, seed
+from .manifest import Manifest, Manifests
+from .objects import LocalObjects
+from .tables import PUBLISHED, TABLES, DeltaLog
+
+__all__ = ["Publisher", "microseconds"]
+
+_TRIES: Final = 100
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def microseconds(at: datetime) -> int:
+    """Return `at` as us since 1970."""
+    return (at - _EPOCH) // timedelta(microseconds=1)
+
+
+class Publisher:
+    """Keeps one lake's manifests in step with its logs, and `lake.duckdb` in step with its views."""
+
+    def __init__(self, root: str, clock: Clock) -> None:
+        self._root, self._clock = root, clock
+        self._objects = LocalObjects(root)
+        self._manifests = Manifests(self._objects)
+        self.logs: Final = {name: DeltaLog(root, table) for name, table in TABLES.items()}
+
+    def newest(self) -> Manifest:
+        """Return the newest manifest; LakeDamaged when there is none."""
+        found = self._manifests.newest()
+        if found is None:
+            raise LakeDamaged(f"{self._root}: the lake has no manifest", f"{self._root}：数据湖没有清单")
+        return found
+
+    def current(self, table: str) -> Manifest:
+        """Return a manifest that is exactly as new as the handle of `table`; publishes where it lags."""
+        log = self.logs[table]
+        for _ in range(_TRIES):
+            manifest, version = self.newest(), log.version()
+            if manifest.delta[table] == version:
+                return manifest
+            if manifest.delta[table] < version:
+                self.publish()
+        raise CommitConflict(
+            f"{self._root}: others commit without a pause", f"{self._root}：其他进程持续提交"
+        )
+
+    def publish(self, written: Iterable[DataFile] = (), extras: Mapping[str, str] | None = None) -> Manifest:
+        """Return the newest manifest, after writing one if the logs are ahead of it.
+
+        Parameters
+        ----------
+        written : iterable of DataFile
+            Files just committed, whose contents need not be read again.
+        extras : mapping of str to str, optional
+            Paths of published files outside Delta that replace the ones before.
+        """
+        known = {file.path: file.facts for file in written}
+        for _ in range(_TRIES):
+            newest = self._manifests.newest()
+            ahead = self._ahead(newest, known, extras or {})
+            if ahead is None:
+                return self.newest()
+            if self._manifests.put(ahead):
+                self._forget()
+                return ahead
+        raise CommitConflict(
+            f"{self._root}: others publish without a pause", f"{self._root}：其他进程持续发布"
+        )
+
+    def extra(self, name: str, rows: pa.Table) -> None:
+        """Publish `rows` for SQL under `name`, unless they are what is published already."""
+        schema = PUBLISHED[name]
+        self.publish(extras=self._extra(self.newest(), name, rows.select(schema.names).cast(schema)))
+
+    def catalog(self) -> None:
+        """Write `lake.duckdb` and the files of 0 rows, unless they are as they should be."""
+        made = views.statements(views.SelfResolving(self._root))
+        mark, path = Path(self._root) / MANIFESTS / "views", Path(self._root) / CATALOG
+        text = views.fingerprint(made)
+        if path.exists() and mark.exists() and mark.read_text() == text:
+            return
+        for relation, schema in views.RELATIONS.items():
+            folded = [
+                f for f in schema if relation not in {"bars", PAST} or f.name not in TABLES["bars"].partition
+            ]
+            if not (Path(self._root) / seed(relation)).exists():
+                datafiles.put(self._root, seed(relation), pa.schema(folded).empty_table())
+        try:
+            views.write_catalog(str(path), made)
+        except PermissionError:
+            if not path.exists():
+                raise
+            return  # a reader holds it (Windows): its views still serve, the next publish tries again
+        draft = mark.with_name(f".{uuid4().hex}")
+        draft.write_text(text)
+        draft.replace(mark)
+
+    def _ahead(
+        self, newest: Manifest | None, known: Mapping[str, Facts], extras: Mapping[str, str]
+    ) -> Manifest | None:
+        base = newest or Manifest(-1, self._clock.now(), {}, {}, (), ())
+        fresh = base
+        for name, log in self.logs.items():
+            version = log.version()
+            if version > base.delta.get(name, -1):
+                fresh = fresh.with_table(name, version, self._held(fresh, name, log.paths(), known))
+        if fresh.delta.get("bars") != base.delta.get("bars"):
+            fresh = replace(fresh, extras={**fresh.extras, **self._yields(fresh)})
+        fresh = replace(fresh, extras={**fresh.extras, **extras})
+        if newest is not None and fresh == newest:
+            return None
+        return fresh.dated(base.version + 1, self._clock.now())
+
+    def _held(
+        self, before: Manifest, name: str, paths: list[str], known: Mapping[str, Facts]
+    ) -> dict[str, Facts]:
+        have = before.facts_of(name) | dict(known)
+        return {path: have[path] if path in have else datafiles.facts(self._root, path) for path in paths}
+
+    def _yields(self, manifest: Manifest) -> dict[str, str]:
+        """Publish the series that stand back: another vendor, first by name, has the symbol and freq too."""
+        seen: dict[str, set[str]] = {}
+        behind: list[tuple[str, str, str]] = []
+        for (vendor, freq), symbols in sorted(manifest.series().items()):
+            before = seen.setdefault(freq, set())
+            behind += [(vendor, symbol, freq) for symbol in sorted(symbols & before)]
+            before |= symbols
+        if not behind and "yields" not in manifest.extras:
+            return {}
+        schema = PUBLISHED["yields"]
+        columns = [pa.array(column, pa.string()) for column in zip(*behind, strict=True)] if behind else None
+        rows = pa.Table.from_arrays(columns, schema=schema) if columns else schema.empty_table()
+        return self._extra(manifest, "yields", rows)
+
+    def _extra(self, manifest: Manifest, name: str, rows: pa.Table) -> dict[str, str]:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, rows.schema) as stream:
+            stream.write_table(rows.combine_chunks())
+        digest = hashlib.sha256(sink.getvalue()).hexdigest()[:32]
+        if manifest.extras.get(name, "").endswith(f"-{digest}.parquet"):
+            return {}
+        stem = file_name(microseconds(self._clock.now())).removesuffix(".parquet")
+        path = f"{name}/{stem}-{digest}.parquet"
+        datafiles.put(self._root, path, rows)
+        return {name: path}
+
+    def _forget(self) -> None:
+        for path in self._manifests.prune(self._clock.now()):
+            self._objects.delete(path)

@@ -1,0 +1,229 @@
+"""The lake as storage sees it: open it, write bars and rows, publish, read."""
+
+from collections.abc import Sequence
+from datetime import date, datetime
+from pathlib import Path
+from threading import RLock
+from typing import Literal
+from uuid import uuid4
+
+import duckdb
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import BadRequest, LakeDamaged, LakeError, LakeOrigin, LakeTooNew, LakeUnwritable
+from ..schemas.bar import State
+from ..schemas.clock import Clock
+from ..schemas.freq import Freq
+from ..schemas.report import WriteReport
+from . import read, views
+from .layout import FORMAT, MARKER, SPOOL, STATE
+from .manifest import Manifest
+from .objects import LocalObjects, writing
+from .publisher import Publisher
+from .raw import RawZone
+from .tables import PUBLISHED, spec
+from .writer import Writer
+
+__all__ = ["Origin", "Store"]
+
+Origin = Literal["real", "sandbox"]
+
+
+class _Marker(msgspec.Struct):
+    id: str
+    format: int
+    origin: Origin
+    created_at: datetime
+
+
+class Store:
+    """One lake on disk. Threads may share it; processes open their own."""
+
+    def __init__(self, path: str, marker: _Marker, publisher: Publisher, clock: Clock) -> None:
+        self.path, self.id, self.origin = path, marker.id, marker.origin
+        self.clock = clock
+        self._publisher = publisher
+        self._writer = Writer(path, publisher, clock)
+        self._guard = RLock()
+        self._reader: duckdb.DuckDBPyConnection | None = None
+        self.raw = RawZone(path, clock)
+
+    @classmethod
+    def open(cls, path: str, clock: Clock, *, origin: Origin | None = None, create: bool = False) -> "Store":
+        """Return the lake at `path`, with its newest manifest as new as its tables.
+
+        Parameters
+        ----------
+        path : str
+            A local folder.
+        clock : Clock
+            Stamps commits and ages manifests.
+        origin : "real" or "sandbox", optional
+            What the caller is going to write; None: whatever the lake holds.
+        create : bool
+            Make the lake when there is none (of origin `origin`, "real" by default).
+
+        Raises
+        ------
+        LakeError
+            There is no lake at `path`.
+        LakeTooNew, LakeOrigin, LakeUnwritable, LakeDamaged
+            As they say.
+        """
+        if "://" in path:
+            raise BadRequest("lake path", path, hint="only local folders so far")
+        root = str(Path(path).resolve())
+        marker, publisher = _marker(root), Publisher(root, clock)
+        if marker is None and not create:
+            raise LakeError(
+                f"{path}: there is no lake here: make one with `klake init`, or correct [lake] path",
+                f"{path}：这里没有数据湖：请用 `klake init` 创建，或修改 [lake] path",
+            )
+        if marker is None:
+            marker = _create(root, publisher, clock, origin or "real")
+        if origin is not None and marker.origin != origin:
+            raise LakeOrigin(path, marker.origin, origin)
+        store = cls(root, marker, publisher, clock)
+        store.publish()
+        return store
+
+    @property
+    def version(self) -> int:
+        """The version of the newest manifest; grows with every change that readers can see."""
+        return self.snapshot().version
+
+    @property
+    def state_path(self) -> str:
+        """Where the state database of a local lake lies; nothing in it is the only copy of anything."""
+        return str(Path(self.path) / STATE)
+
+    def table(self, relation: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Return all rows of a table other than `bars`, or of a published extra, in no particular order.
+
+        `relation` is a name in `Manifest.names`: requests, actions, coverage, …; n rows × `columns`.
+        """
+        schema = PUBLISHED[relation] if relation in PUBLISHED else spec(relation).file_schema
+        if columns is not None:
+            schema = pa.schema([schema.field(name) for name in columns])
+        files = [Path(self.path) / name for name in self.snapshot().names.get(relation, ())]
+        parts = [pq.ParquetFile(file).read(columns=schema.names).select(schema.names) for file in files]
+        return pa.concat_tables([schema.empty_table(), *(part.cast(schema) for part in parts)])
+
+    def snapshot(self) -> Manifest:
+        """Return the newest manifest: live files of all tables with symbol sets and key ranges."""
+        with self._guard:
+            return self._publisher.newest()
+
+    def upsert(self, bars: pa.Table) -> WriteReport:
+        """Return what `bars` changed, in bars; readers see it when this returns.
+
+        Parameters
+        ----------
+        bars : pyarrow.Table
+            The columns of `schemas.bar.INCOMING`, any order of columns and rows, any vendors,
+            freqs and symbols; keys may repeat, the winner is taken.
+
+        Raises
+        ------
+        BadRequest
+            The table is not of that form.
+        LakeUnwritable, CommitConflict
+            Nothing was changed.
+        """
+        with self._guard, writing(self.path):
+            return self._writer.upsert(bars)
+
+    def append(self, table: str, rows: pa.Table) -> int:
+        """Return how many of `rows` said something new and are in `table` now.
+
+        Parameters
+        ----------
+        table : str
+            requests, quarantine, findings, actions, instruments, members or choice.
+        rows : pyarrow.Table
+            The columns of `storage.tables.TABLES[table].incoming`; absent ones are null. `id`
+            and `known_at` are made here; an `id` column that comes along is kept.
+        """
+        with self._guard, writing(self.path):
+            return self._writer.append(spec(table), rows)
+
+    def publish(self) -> int:
+        """Return the lake's version, after republishing where manifest or views lag."""
+        with self._guard, writing(self.path):
+            self._publisher.catalog()
+            return self._publisher.publish().version
+
+    def publish_extra(self, name: Literal["coverage", "sessions"], table: pa.Table) -> None:
+        """Publish `table` as the SQL view `name`; no change when it is what is there."""
+        with self._guard, writing(self.path):
+            self._publisher.extra(name, table)
+
+    def views_at(self, mount: str, out: str) -> None:
+        """Write the DuckDB file `out`, whose views find this lake where another machine mounts it."""
+        with writing(out):
+            views.write_catalog(out, views.statements(views.SelfResolving(mount)))
+
+    def connect(self) -> duckdb.DuckDBPyConnection:
+        """Return an in-memory DuckDB with every view, over the files of the newest version only.
+
+        Later commits are not seen by it. The caller closes it.
+        """
+        con = read.connection()
+        for statement in views.statements(views.Snapshot(self.path, self.snapshot().names)):
+            con.execute(statement)
+        return con
+
+    def bars(
+        self,
+        *,
+        symbols: Sequence[str] | None,
+        freq: Freq,
+        start: datetime | date | None = None,
+        end: datetime | date | None = None,
+        vendor: str | None = None,
+        columns: Sequence[str] | None = None,
+        states: Sequence[State] | None = None,
+    ) -> pa.Table:
+        """Return current bars, ascending by (symbol, ts), n rows × `columns` (all 17 when None).
+
+        `start` and `end` are half-open: instants below one day, dates from one day up. Without
+        `vendor` each symbol comes from one vendor, as in the view `bars_best`. n = 0: none held.
+        """
+        wanted = read.Wanted(freq, symbols, start, end, vendor, states)
+        with self._guard:
+            self._reader = self._reader or read.connection()
+            cursor, manifest = self._reader.cursor(), self._publisher.newest()
+        with cursor:
+            return read.bars(cursor, self.path, manifest, wanted, columns)
+
+
+def _marker(root: str) -> _Marker | None:
+    try:
+        body = LocalObjects(root).get(MARKER)
+        found = msgspec.json.decode(body, type=dict[str, object]).get("format")
+        if isinstance(found, int) and found > FORMAT:
+            raise LakeTooNew(root, found, FORMAT)
+        return msgspec.json.decode(body, type=_Marker)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        raise LakeDamaged(
+            f"{root}/{MARKER}: cannot be read ({error})", f"{root}/{MARKER}：无法读取（{error}）"
+        ) from error
+
+
+def _create(root: str, publisher: Publisher, clock: Clock, origin: Origin) -> _Marker:
+    """Make an empty lake; the marker comes last, so a lake that bears it is whole."""
+    with writing(root):
+        (Path(root) / SPOOL).mkdir(parents=True, exist_ok=True)
+        for log in publisher.logs.values():
+            log.create()
+        publisher.publish()
+        marker = _Marker(uuid4().hex, FORMAT, origin, clock.now())
+        LocalObjects(root).put_if_absent(MARKER, msgspec.json.encode(marker))
+    made = _marker(root)
+    if made is None:
+        raise LakeUnwritable(f"{root}: the lake could not be made", f"{root}：无法创建数据湖")
+    return made

@@ -1,0 +1,237 @@
+"""The SQL views of a lake, in two forms: self-resolving for `lake.duckdb`, or over one snapshot.
+
+A self-resolving view finds the newest manifest by itself. The manifest comes first in FROM
+and the data files are joined to it by name: DuckDB lists files while it binds, in that
+order, so the data listing is always younger than the manifest. Other orders silently lose
+rows when a commit falls in between. A view that needs two relations takes both from one
+reading of the manifest, or a revised bar could be seen twice or not at all.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, Protocol
+from uuid import uuid4
+
+import duckdb
+import pyarrow as pa
+
+from ..schemas.bar import COLUMNS, PARTITION, VALUES
+from ..schemas.freq import Freq
+from .layout import CATALOG, MANIFESTS, PAST, glob, seed
+from .tables import PUBLISHED, TABLES
+
+__all__ = ["RELATIONS", "SelfResolving", "Snapshot", "best", "fingerprint", "statements", "write_catalog"]
+
+RELATIONS: Final[dict[str, pa.Schema]] = {
+    "bars": TABLES["bars"].schema,
+    PAST: TABLES["bars"].schema,
+    **{name: table.schema for name, table in TABLES.items() if name != "bars"},
+    **PUBLISHED,
+}
+"""Every set of files that views read: its name in the manifest, and its columns."""
+
+_HIVE: Final = "{" + ", ".join(f"'{name}': VARCHAR" for name in PARTITION) + "}"
+_INTRADAY: Final = ", ".join(f"'{freq.value}'" for freq in Freq if freq.intraday)
+
+
+class Source(Protocol):
+    """Where views find the files of a relation."""
+
+    def alone(self, relation: str) -> str:
+        """Return a query for all rows of one relation."""
+        ...
+
+    def shared(self, *relations: str) -> str:
+        """Return the beginning of a query, `WITH …`, that names relations of one lake version."""
+        ...
+
+
+class SelfResolving:
+    """Views that look up the newest manifest in the lake at `root` whenever they are bound."""
+
+    def __init__(self, root: str) -> None:
+        self._root = root.replace("\\", "/").rstrip("/")
+
+    def alone(self, relation: str) -> str:
+        """Return a query for all rows of one relation."""
+        return self._rows(relation, f"(SELECT unnest(n.{relation}) AS f FROM ({self._manifest()}))")
+
+    def shared(self, *relations: str) -> str:
+        """Return the beginning of a query, `WITH …`, that names relations of one lake version."""
+        parts = [f"m AS MATERIALIZED ({self._manifest()})"]
+        for name in relations:
+            parts.append(f"{name}_ AS ({self._rows(name, f'(SELECT unnest(n.{name}) AS f FROM m)')})")
+        return "WITH " + ", ".join(parts)
+
+    def _manifest(self) -> str:
+        fields = ", ".join(f"{name} VARCHAR[]" for name in RELATIONS)
+        pattern = _text(f"{_literal(self._root)}/{MANIFESTS}/*.json")
+        return (
+            f"SELECT max_by(names, version) AS n FROM read_json({pattern}, format='newline_delimited', "
+            f"columns={{'version': 'BIGINT', 'names': 'STRUCT({fields})'}})"
+        )
+
+    def _rows(self, relation: str, live: str) -> str:
+        pattern = _text(f"{_literal(self._root)}/{glob(relation)}")
+        columns = ", ".join(f"r.{_name(name)}" for name in RELATIONS[relation].names)
+        hive = f", hive_partitioning=true, hive_types={_HIVE}" if relation in {"bars", PAST} else ""
+        return (
+            f"SELECT {columns} FROM {live} m, read_parquet({pattern}, filename=true{hive}) r "
+            f"WHERE r.filename = {_text(self._root + '/')} || m.f"
+        )
+
+
+class Snapshot:
+    """Views over the files that one manifest names; `names` as in `Manifest.names`."""
+
+    def __init__(self, root: str, names: Mapping[str, Sequence[str]]) -> None:
+        self._root, self._names = root, names
+
+    def alone(self, relation: str) -> str:
+        """Return a query for all rows of one relation."""
+        paths = self._names.get(relation) or [seed(relation)]
+        return select(self._root, paths, relation, RELATIONS[relation].names)
+
+    def shared(self, *relations: str) -> str:
+        """Return the beginning of a query, `WITH …`, that names relations of one lake version."""
+        return "WITH " + ", ".join(f"{name}_ AS ({self.alone(name)})" for name in relations)
+
+
+def select(root: str, paths: Sequence[str], relation: str, columns: Sequence[str]) -> str:
+    """Return a query for `columns` of the files `paths` (relative to `root`, at least one)."""
+    files = ", ".join(_text(f"{_literal(root)}/{path}") for path in paths)
+    hive = f", hive_partitioning=true, hive_types={_HIVE}" if relation in {"bars", PAST} else ""
+    chosen = ", ".join(_name(name) for name in columns)
+    return f"SELECT {chosen} FROM read_parquet([{files}]{hive})"
+
+
+def statements(source: Source) -> list[str]:
+    """Return the statements that make every view and macro, in order; none refers to another.
+
+    They stand alone because a view that names its neighbour stores the database's name too,
+    and breaks when the file is attached under another one.
+    """
+    views = {"bars": source.alone("bars"), "bars_best": best(source)}
+    for freq in Freq:
+        views[f"bars_{freq.value}"] = f"{source.alone('bars')}{_where(source)} freq = '{freq.value}'"
+    views["bars_final"] = f"{source.alone('bars')}{_where(source)} state = 'final'"
+    views["revisions"] = _revisions(source)
+    for name in ("quarantine", "findings", "requests", "coverage", "sessions"):
+        views[name] = source.alone(name)
+    for name in ("actions", "instruments", "members", "choice"):
+        views[name] = _newest(source, name)
+    made = [f"CREATE OR REPLACE VIEW {name} AS {query}" for name, query in views.items()]
+    return [*made, f"CREATE OR REPLACE MACRO bars_as_of(t) AS TABLE {_as_of(source)}"]
+
+
+def fingerprint(made: Sequence[str]) -> str:
+    """Return a short text that differs when the statements differ."""
+    return hashlib.sha256("\n".join(made).encode()).hexdigest()
+
+
+def write_catalog(path: str, made: Sequence[str]) -> None:
+    """Write the DuckDB file `path` that holds the views of `made`, and replace the one that is there.
+
+    Nobody opens the published file for writing: whoever reads it keeps the old one. A storage
+    version of 1.0 lets any DuckDB from 1.0 on open it.
+
+    Raises
+    ------
+    PermissionError
+        On Windows, while a reader holds the file open.
+    """
+    draft = Path(path).with_name(f".{CATALOG}-{uuid4().hex}")
+    con = duckdb.connect(":memory:", config={"autoinstall_known_extensions": "false"})
+    try:
+        con.execute(f"ATTACH {_text(str(draft))} AS lake (STORAGE_VERSION 'v1.0.0')")
+        con.execute("USE lake")
+        for statement in made:
+            con.execute(statement)
+        con.execute("USE memory")
+        con.execute("DETACH lake")
+        os.replace(draft, path)
+    finally:
+        con.close()
+        draft.unlink(missing_ok=True)
+
+
+def _where(source: Source) -> str:
+    return " AND" if isinstance(source, SelfResolving) else " WHERE"
+
+
+def _key(alias: str) -> str:
+    """Return the time of a bar's key as one number: us of `ts` below one day, else seconds of `session`."""
+    return (
+        f"CASE WHEN {alias}.freq IN ({_INTRADAY}) THEN epoch_us({alias}.ts) ELSE epoch({alias}.session) END"
+    )
+
+
+def best(source: Source) -> str:
+    """Return a query for all current bars of one vendor per symbol and freq.
+
+    The vendor that `choice` names for the session; without a choice, the alphabetically
+    first one that holds the series (`yields` lists the others).
+    """
+    columns = ", ".join(f"b.{_name(name)}" for name in COLUMNS)
+    return f"""{source.shared("bars", "choice", "yields")},
+    chosen AS (
+      SELECT symbol, freq, vendor, since,
+        coalesce(lead(since) OVER (PARTITION BY symbol, freq ORDER BY since), DATE 'infinity') AS until
+      FROM (SELECT *, row_number() OVER (PARTITION BY id ORDER BY known_at DESC) AS age FROM choice_)
+      WHERE age = 1)
+    SELECT {columns} FROM bars_ b
+    LEFT JOIN chosen c ON b.symbol = c.symbol AND b.freq = c.freq AND b.session >= c.since AND b.session < c.until
+    LEFT JOIN yields_ y ON b.symbol = y.symbol AND b.freq = y.freq AND b.vendor = y.vendor
+    WHERE CASE WHEN c.vendor IS NULL THEN y.vendor IS NULL ELSE c.vendor = b.vendor END"""
+
+
+def _revisions(source: Source) -> str:
+    old = ", ".join(f"o.{_name(name)}" for name in COLUMNS if name != "era")
+    values = ", ".join(f"n.{_name(name)} AS new_{name}" for name in (*VALUES, "state", "fetched_at"))
+    return f"""{source.shared(PAST, "bars")},
+    wanted AS (SELECT DISTINCT vendor, symbol, freq, session FROM past_),
+    every AS (
+      SELECT * FROM past_ UNION ALL
+      SELECT b.* FROM bars_ b SEMI JOIN wanted w USING (vendor, symbol, freq, session)),
+    ordered AS (
+      SELECT *, row_number() OVER (PARTITION BY vendor, symbol, freq, k ORDER BY known_at) AS place
+      FROM (SELECT e.*, {_key("e")} AS k FROM every e))
+    SELECT {old}, n.known_at AS replaced_at, {values}
+    FROM ordered o JOIN ordered n USING (vendor, symbol, freq, k) WHERE n.place = o.place + 1"""
+
+
+def _as_of(source: Source) -> str:
+    columns = ", ".join(_name(name) for name in COLUMNS)
+    return f"""{source.shared(PAST, "bars")},
+    now_ AS (SELECT * FROM bars_ WHERE state <> 'open' AND known_at <= CAST(t AS TIMESTAMPTZ)),
+    before AS (
+      SELECT * FROM (
+        SELECT e.*, row_number() OVER (PARTITION BY e.vendor, e.symbol, e.freq, {_key("e")} ORDER BY e.known_at DESC) AS age
+        FROM past_ e WHERE e.known_at <= CAST(t AS TIMESTAMPTZ)) WHERE age = 1)
+    SELECT {columns} FROM now_
+    UNION ALL
+    SELECT {columns} FROM before e WHERE NOT EXISTS (
+      SELECT 1 FROM now_ b WHERE b.vendor = e.vendor AND b.symbol = e.symbol AND b.freq = e.freq
+        AND b.session = e.session AND (b.ts = e.ts OR e.freq NOT IN ({_INTRADAY})))"""
+
+
+def _newest(source: Source, name: str) -> str:
+    columns = ", ".join(_name(column) for column in RELATIONS[name].names)
+    return f"""{source.shared(name)}
+    SELECT {columns} FROM (SELECT *, row_number() OVER (PARTITION BY id ORDER BY known_at DESC) AS age FROM {name}_)
+    WHERE age = 1"""
+
+
+def _name(column: str) -> str:
+    return f'"{column}"'
+
+
+def _text(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _literal(path: str) -> str:
+    """Return `path` as a glob that matches only itself."""
+    return "".join(f"[{c}]" if c in "*?[" else c for c in path.replace("\\", "/"))

@@ -1,0 +1,38 @@
+"""What the tests share: the sandbox, a desk beside it, the folder of real data."""
+
+import os
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from stand import Stand
+
+from klake.sandbox.server import Sandbox
+
+ROOT = Path(__file__).parents[1]
+NOON = "2026-11-20T08:30:00Z"  # Friday: Shanghai and Hong Kong have closed, New York has not opened
+
+
+@pytest.fixture(autouse=True)
+def _own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test counts requests in the user's own quota file, or reads the user's configuration."""
+    monkeypatch.setenv("KLAKE_STATE", str(tmp_path_factory.mktemp("state")))
+    for name in [n for n in os.environ if n.startswith("KLAKE_") and n not in {"KLAKE_STATE", "KLAKE_REAL_DATA"}]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """The folder of real K-lines; skips, saying so, where it is absent."""
+    folder = Path(os.environ.get("KLAKE_REAL_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "README.md").is_file():
+        pytest.skip(f"no real K-lines in {folder}: set KLAKE_REAL_DATA")
+    return folder
+
+
+@pytest.fixture
+def stand(tmp_path: Path) -> Iterator[Stand]:
+    """A sandbox whose clock stands still at NOON until somebody waits, and a configuration for it."""
+    with Sandbox(clock_start=datetime.fromisoformat(NOON), rate=0) as sandbox:
+        yield Stand(sandbox, tmp_path)

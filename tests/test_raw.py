@@ -1,0 +1,239 @@
+"""The raw zone: durable pages, torn tails, dead processes, repeated bodies."""
+
+import multiprocessing
+import os
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from klake.errors import BadRequest, LakeUnwritable
+from klake.schemas.clock import ManualClock
+from klake.schemas.freq import Freq
+from klake.schemas.page import Entry, Page, PageRequest
+from klake.storage.raw import SEAL_BYTES, RawZone
+from klake.storage.segment import frame, frames
+
+NOW = datetime(2026, 11, 20, 8, tzinfo=UTC)
+
+
+def page(number: int, body: bytes | None = None, *, vendor: str = "qos", at: datetime = NOW, count: int = 10) -> Page:
+    entry = Entry("600519.SH", Freq.D1, datetime(2026, 11, 1, tzinfo=UTC), count)
+    request = PageRequest(vendor, "/kline", (entry,))
+    given = f"body {number}".encode() if body is None else body
+    return Page(f"p{number}", "run-1", "qos", "a1b2", request, at, 200, "klake/0.1", given)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> str:
+    return str(tmp_path / "lake")
+
+
+@pytest.fixture
+def zone(root: str) -> RawZone:
+    return RawZone(root, ManualClock(NOW))
+
+
+def again(root: str) -> RawZone:
+    return RawZone(root, ManualClock(NOW))
+
+
+def bodies(zone: RawZone) -> dict[str, bytes]:
+    return {p.id: p.body for p in zone.pages()}
+
+
+def sealed(root: str) -> list[Path]:
+    return sorted(Path(root).glob("raw/*/*/*.kraw"))
+
+
+def spooled(root: str) -> list[Path]:
+    return sorted(Path(root).glob("_spool/*.spool"))
+
+
+def test_a_page_reads_back_whole(zone: RawZone, root: str) -> None:
+    given = page(1, bytes(range(256)))
+
+    zone.append([given])
+
+    assert list(again(root).pages()) == [given]
+
+
+def test_pages_are_read_from_spool_and_sealed_segments_alike(zone: RawZone, root: str) -> None:
+    zone.append([page(1), page(2, vendor="longbridge")])
+    zone.seal()
+    zone.append([page(3)])
+
+    assert bodies(zone).keys() == {"p1", "p2", "p3"}
+    assert [path.parts[-3:-1] for path in sealed(root)] == [("longbridge", "2026-11-20"), ("qos", "2026-11-20")]
+    assert len(spooled(root)) == 1
+
+
+def test_a_segment_of_eight_megabytes_is_sealed(zone: RawZone, root: str) -> None:
+    zone.append([page(1, os.urandom(SEAL_BYTES))])
+
+    assert len(sealed(root)) == 1 and not spooled(root)
+
+
+def test_sealing_nothing_leaves_nothing(zone: RawZone, root: str) -> None:
+    zone.seal()
+    zone.append([])
+    zone.seal()
+
+    assert not sealed(root) and not spooled(root)
+
+
+def test_a_repeated_body_is_kept_once(zone: RawZone, root: str) -> None:
+    body = os.urandom(50_000)
+    zone.append([page(1, body)])
+    zone.append([page(2, body), page(3, body)])
+
+    assert bodies(again(root)) == {"p1": body, "p2": body, "p3": body}
+    assert spooled(root)[0].stat().st_size < 60_000
+
+
+def test_a_body_repeated_by_the_next_run_is_kept_once(zone: RawZone, root: str) -> None:
+    body = os.urandom(50_000)
+    zone.append([page(1, body)])
+    zone.seal()
+
+    following = again(root)
+    following.append([page(2, body), page(3, body, count=11)])
+    following.seal()
+
+    assert bodies(again(root)) == {"p1": body, "p2": body, "p3": body}
+    assert sum(path.stat().st_size for path in sealed(root)) < 110_000  # another request keeps its own
+
+
+def test_a_body_that_changed_and_changed_back_is_right(zone: RawZone, root: str) -> None:
+    zone.append([page(1, b"A"), page(2, b"B"), page(3, b"A"), page(4, b"A"), page(5, b"")])
+
+    assert bodies(again(root)) == {"p1": b"A", "p2": b"B", "p3": b"A", "p4": b"A", "p5": b""}
+
+
+def test_since_leaves_out_earlier_pages(zone: RawZone) -> None:
+    days = [NOW - timedelta(days=n) for n in (9, 5, 0)]
+    for number, at in enumerate(days):
+        zone.append([page(number, b"same", at=at)])
+        zone.seal()
+
+    found = list(zone.pages(since=days[1]))
+
+    assert [(p.id, p.body) for p in found] == [("p1", b"same"), ("p2", b"same")]
+
+
+def test_unsettled_are_the_pages_that_nobody_stored(zone: RawZone) -> None:
+    zone.append([page(1), page(2), page(3)])
+
+    assert [p.id for p in zone.unsettled({"p2"})] == ["p1", "p3"]
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_a_segment_cut_at_any_byte_keeps_every_whole_record(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    root = str(tmp_path_factory.mktemp("lake"))
+    zone = again(root)
+    ends = []
+    for number in range(4):
+        zone.append([page(number)])
+        ends.append(spooled(root)[0].stat().st_size)
+
+    cut = data.draw(st.integers(0, ends[-1]))
+    os.truncate(spooled(root)[0], cut)
+    reader = again(root)
+
+    assert len(bodies(reader)) == sum(end <= cut for end in ends)
+    assert not reader.problems()
+
+
+def test_a_corrupt_record_is_skipped_and_told(zone: RawZone, root: str) -> None:
+    zone.append([page(n) for n in range(3)])
+    zone.seal()
+    (path,) = sealed(root)
+    whole = bytearray(path.read_bytes())
+    second = list(frames(bytes(whole)))[1]
+    whole[second.at + 40] ^= 0xFF
+
+    path.write_bytes(whole)
+    reader = again(root)
+
+    assert bodies(reader).keys() == {"p0", "p2"}
+    (problem,) = reader.problems()
+    assert str(second.at) in str(problem) and path.name in str(problem)
+
+
+@given(st.lists(st.binary(max_size=60), max_size=6), st.binary(max_size=40))
+def test_frames_survive_any_rubbish_between_them(payloads: list[bytes], rubbish: bytes) -> None:
+    data = b"".join(frame(payload) + rubbish for payload in payloads)
+
+    found = [one.payload for one in frames(data) if one.payload is not None]
+
+    assert found == payloads
+
+
+def _die(root: str, number: int) -> None:
+    zone = RawZone(root, ManualClock(NOW))
+    zone.append([page(number), page(number + 1)])
+    with spooled(root)[0].open("ab") as file:
+        file.write(frame(b"x" * 100)[:50])  # killed while appending
+    os._exit(9)
+
+
+def test_the_spool_of_a_dead_process_is_adopted_by_the_next_run(root: str) -> None:
+    dead = multiprocessing.get_context("spawn").Process(target=_die, args=(root, 1))
+    dead.start()
+    dead.join(60)
+    before = bodies(again(root)).keys()
+
+    heir = again(root)
+    heir.append([page(7)])
+
+    assert dead.exitcode == 9
+    assert before == {"p1", "p2"}
+    assert bodies(heir).keys() == {"p1", "p2", "p7"}
+    assert len(sealed(root)) == 1 and not heir.problems()
+
+
+def test_the_spool_of_a_living_process_is_left_alone(zone: RawZone, root: str) -> None:
+    zone.append([page(1)])
+
+    other = again(root)
+    other.append([page(2)])
+    other.seal()
+    zone.append([page(3)])
+
+    assert bodies(zone).keys() == {"p1", "p2", "p3"}
+    assert len(spooled(root)) == 1 and len(sealed(root)) == 1
+
+
+def test_a_segment_that_moves_while_it_is_read_is_not_missed(zone: RawZone, root: str) -> None:
+    zone.append([page(1, vendor="a")])
+    zone.append([page(2, vendor="b")])
+
+    reading = again(root).pages()
+    first = next(reading)
+    zone.seal()
+
+    assert {first.id, *(p.id for p in reading)} == {"p1", "p2"}
+
+
+@pytest.mark.parametrize("vendor", ["../x", "", "A", "a/b", "a.b"])
+def test_a_vendor_that_cannot_be_a_folder_is_refused(zone: RawZone, vendor: str) -> None:
+    with pytest.raises(BadRequest):
+        zone.append([page(1, vendor=vendor)])
+
+
+def test_a_full_or_forbidden_disk_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "lake").write_text("a file")
+
+    with pytest.raises(LakeUnwritable, match="lake"):
+        again(str(tmp_path / "lake")).append([page(1)])
+
+
+def test_the_day_of_a_segment_is_that_of_its_last_page(zone: RawZone, root: str) -> None:
+    zone.append([page(1, at=NOW), page(2, at=NOW + timedelta(days=1))])
+
+    zone.seal()
+
+    assert sealed(root)[0].parent.name == date(2026, 11, 21).isoformat()
