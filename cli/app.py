@@ -27,11 +27,12 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a GBK or ASCII console must never stop a verb
             stream.reconfigure(errors="replace")
+    signal.signal(signal.SIGTERM, _stopped)
     code = run(sys.argv[1:])
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except OSError:
+        except (OSError, ValueError):
             _to_nowhere(stream)
     sys.exit(code)
 
@@ -39,11 +40,11 @@ def main() -> NoReturn:
 def run(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code; what goes wrong is one sentence on stderr."""
     try:
-        signal.signal(signal.SIGTERM, _stopped)
-        warnings.showwarning = _warned
-        from .tree import invoke
+        with warnings.catch_warnings():
+            warnings.showwarning = _warned
+            from .tree import invoke
 
-        return invoke(argv)
+            return invoke(argv)
     except KlakeError as error:
         _tell(str(Interrupted(_command(argv))) if isinstance(error, Interrupted) else str(error))
         return error.exit_code

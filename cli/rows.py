@@ -26,6 +26,7 @@ FormatOption = Annotated[
 ]
 OutOption = Annotated[str, typer.Option("-o", "--output", metavar="FILE", help="Write there instead of stdout.")]
 
+_CHUNK: Final = 1_000_000  # characters of CSV that are held at once
 _SHOWN: Final = 40  # rows of a table on a terminal; elsewhere all
 
 
@@ -100,11 +101,16 @@ def _csv(table: "pa.Table", handle: BinaryIO) -> None:
     import csv
     import io
 
-    text = io.TextIOWrapper(handle, encoding="utf-8", newline="", write_through=True)
+    text = io.StringIO()
     out = csv.writer(text, lineterminator="\n")
     out.writerow(table.column_names)
-    out.writerows([["" if v is None else plain(v) for v in row] for row in _rows(table)])
-    text.detach()
+    for row in _rows(table):
+        out.writerow(["" if v is None else plain(v) for v in row])
+        if text.tell() > _CHUNK:
+            handle.write(text.getvalue().encode())
+            text.seek(0)
+            text.truncate()
+    handle.write(text.getvalue().encode())
 
 
 def _rows(table: "pa.Table") -> Iterator[tuple[Any, ...]]:

@@ -80,6 +80,8 @@ class Chain:
         Why the chain gave up before everything was proven; empty while it has not.
     asked : Entry or None
         What `next` asked last.
+    end_ignored : bool
+        True when that is why: every page is the newest one.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Chain:
     ) -> None:  # fmt: skip
         freq = series.freq
         self.series, self.stopped = series, ""
+        self.end_ignored = False
         self.asked: Entry | None = None
         self._freq, self._calendar, self._capability, self._now = freq, calendar, capability, now
         self._venue = symbol_of(series.symbol).venue
@@ -99,6 +102,7 @@ class Chain:
         self._goes_back_from(None, now)
         self._end = self._first_end()
         self._newer = self._bars_above(self._low, now) if self._end else 0
+        self._reaches_now = not self._sessions_after(self._low - timedelta(days=1))
         self._cap = 2 * entries_needed(self._bars_left(), capability.page_limit) + 8
         self._done = not self._missing_below(self._low)
 
@@ -113,8 +117,8 @@ class Chain:
         if self._done or self.stopped:
             return 0
         left = self._bars_left() + self._prints() + (self._oldest is not None)
-        if self._capability.depth:
-            left = min(left, max(1, self._capability.depth - self._received))
+        if self._capability.reach:
+            left = min(left, max(1, self._capability.reach - self._received))
         return entries_needed(left, self._capability.page_limit)
 
     def next(self) -> Entry | None:
@@ -122,7 +126,10 @@ class Chain:
         if self._done or self.stopped:
             return None
         # One more for the overlap, one to see a bar before the first wanted one.
-        count = min(self._capability.page_limit, max(3, self._bars_left() + self._prints() + 2))
+        limit = self._capability.page_limit
+        count = min(limit, max(3, self._bars_left() + self._prints() + 2))
+        if self._end is None and not self._reaches_now:
+            count = limit  # the newest bars come first, the wanted ones lie behind them
         self.asked = Entry(self.series.symbol, self._freq, self._end, count)
         return self.asked
 
@@ -142,6 +149,7 @@ class Chain:
         if got.outcome == "empty":
             return self._at_beginning(page, got.rejects)
         if self._ignores_end(got.bars):
+            self.end_ignored = True
             return self._stop(
                 "no progress: the vendor ignores the end of a page and gives its newest bars", got.rejects
             )
@@ -177,7 +185,7 @@ class Chain:
     def _first_end(self) -> datetime | None:
         """Return the instant from which the first page goes back; None for the newest bars."""
         wanted = expected(self._calendar, self._freq, Span(self._start, self._low))
-        if not wanted:
+        if not wanted or not self._capability.end_honoured:
             return None
         end = self._ending(wanted[-1])
         end += _AFTER_CLOSE if self._calendar.name.startswith("X") else timedelta()
@@ -233,7 +241,7 @@ class Chain:
         taken = self._taken(whole, proven, witness, got.rejects)
         if self._done:
             return self._closed(taken, (), witness)
-        depth = self._capability.depth
+        depth = self._capability.reach
         if depth and self._received >= depth:
             return self._closed(taken, (self._older(Reason.HORIZON, witness),), witness)
         if self._pages >= self._cap:
@@ -266,7 +274,7 @@ class Chain:
         if self._doubts < _TRIES:
             return Taken(empty(INCOMING), (), rejects)
         witness = self._witness(page)
-        depth = self._capability.depth
+        depth = self._capability.reach
         if depth and self._received + self._newer >= depth:
             return self._closed(
                 Taken(empty(INCOMING), (), rejects), (self._older(Reason.HORIZON, witness),), witness

@@ -50,14 +50,18 @@ def ending(calendar: Calendar, freq: Freq, session: date) -> datetime:
 
 
 def started(calendar: Calendar, freq: Freq, days: Span[date], now: datetime) -> date:
-    """Return the end of the part of `days` whose sessions have begun by `now`; half-open."""
+    """Return the end of the part of `days` of which all can be told at `now`; half-open.
+
+    It ends where the first session begins that has not begun by `now`.
+    """
     horizon = min(days.end, now.date() + timedelta(days=2))
     if horizon <= days.start:
         return days.start
     for session in reversed(expected(calendar, freq, Span(days.start, horizon))):
         first = session if freq.intraday or freq is Freq.D1 else calendar.next(session - timedelta(days=1))
         if calendar.hours(first).open <= now:
-            return min(days.end, freq.following(session))
+            after = calendar.next(session) if freq.intraday or freq is Freq.D1 else freq.following(session)
+            return min(days.end, after)
     return days.start
 
 

@@ -37,6 +37,16 @@ class Fetching:
         stopped = {s: c.stopped for s, lane in self._lanes.items() for c in lane if c.stopped}
         return {**stopped, **self._refused}
 
+    @property
+    def series(self) -> set[Series]:
+        """Return every series that is fetched."""
+        return set(self._lanes)
+
+    @property
+    def end_ignored(self) -> bool:
+        """Return whether a reply showed that this key gives its newest bars only."""
+        return any(chain.end_ignored for lane in self._lanes.values() for chain in lane)
+
     def left(self) -> int:
         """Return how many requests are still to send, as far as the chains know."""
         rests = [self._rest(series) for series in self._lanes]

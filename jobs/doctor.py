@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 import duckdb
 import httpx
 
-from ..errors import CredentialsMissing, KlakeError, LakeError, LakeOrigin, MissingExtra
+from ..errors import CredentialsMissing, KlakeError, LakeError, LakeOrigin, LakeTooNew, MissingExtra
 from ..schemas.clock import SystemClock
 from ..storage.layout import CATALOG, MARKER
 from ..storage.quotas import SharedQuotas, quotas_path
@@ -181,6 +181,12 @@ def _lake(desk: Desk) -> Iterator[Check]:
     try:
         # The marker is read with the machine's clock: a lake must open where its sandbox is gone.
         store = Desk(desk.settings, SystemClock()).store()
+    except LakeTooNew as error:
+        yield Check("lake", "bad", str(error), "pip install --upgrade klake")
+        return
+    except LakeOrigin as error:
+        yield Check("lake", "bad", str(error), "give [lake] another path: sandbox and real bars never meet")
+        return
     except LakeError as error:
         yield Check("lake", "bad", str(error), "restore that folder from a backup, or give [lake] another path")
         return

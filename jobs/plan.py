@@ -199,9 +199,9 @@ def _want(
     )
     if not bars:
         return None
-    if capability.depth:
+    if capability.reach:
         newer = wanted(days, series.freq, span.end, None, now)
-        reach = capability.depth - expected_bars(days, newer, series.freq, 0)
+        reach = capability.reach - expected_bars(days, newer, series.freq, 0)
         bars = max(1, min(bars, reach))
     return Want(series, span, bars, entries_needed(bars, capability.page_limit))
 

@@ -15,7 +15,7 @@ from typing import Final
 from ..errors import BadCredentials, Interrupted, UnitMismatch, VendorError
 from ..ingest.canary import canaries
 from ..ingest.fetch import Chain
-from ..ingest.vendor import Vendor
+from ..ingest.vendor import Answer, Vendor
 from ..schemas.coverage import Series
 from ..schemas.events import Fetched, Gave, Planned, Replayed, RunEnded, RunStarted, Waiting
 from ..schemas.page import Page, SeriesPage
@@ -27,6 +27,7 @@ from ..storage.runs import run_id
 from .account import balance
 from .chains import Fetching
 from .desk import Books, Desk
+from .facts import keep, observed
 from .harvest import Harvest
 from .peak import peak_mb
 from .plan import Plan, make_plan, wanted
@@ -37,6 +38,10 @@ __all__ = ["plan", "sync"]
 
 _PARK: Final = timedelta(hours=6)
 _WORKERS: Final = 8
+_IGNORED: Final = Answer(
+    "U2", "the end is ignored: this key gives the newest bars only", "a page came back with the newest bars",
+    "observed", "end_honoured", "false",
+)  # fmt: skip
 
 
 def plan(desk: Desk, name: str, job: Job) -> Plan:
@@ -44,10 +49,10 @@ def plan(desk: Desk, name: str, job: Job) -> Plan:
 
     Pages that an earlier run received but did not store are counted as still to fetch.
     """
-    vendor = desk.vendor(job.vendor)
+    books, vendor = desk.books(create=True), desk.vendor(job.vendor)
     try:
-        covered: _Known = _known(desk.books(create=True), vendor, desk.symbols(job), job)
-        return _planned(desk, name, job, vendor, covered)
+        observed(vendor, books.ledger)
+        return _planned(desk, name, job, vendor, _known(books, vendor, desk.symbols(job), job))
     finally:
         vendor.close()
 
@@ -108,6 +113,7 @@ class _Run:
     def go(self) -> None:
         """Replay, plan, fetch, store; the report is filled whatever happens."""
         try:
+            observed(self._vendor, self._books.ledger)
             known = _known(self._books, self._vendor, self._desk.symbols(self._job), self._job)
             starts = {series: self._job.start for series in known.series}
             self._report.replayed = replay(self._books, self._vendor, self._harvest, starts)
@@ -154,6 +160,8 @@ class _Run:
             raise
         finally:
             self._park(fetching)
+            if fetching.end_ignored:
+                keep(self._books.ledger, self._vendor.name, _IGNORED, self._desk.clock.now())
 
     def _canaries(self, made: Plan) -> None:
         """Check units once per venue and class, under the quota, apart from the plan's requests."""
@@ -168,6 +176,8 @@ class _Run:
     def _park(self, fetching: Fetching) -> None:
         """Set aside the series that the vendor did not give, each with its reason and its own retry clock."""
         retry = self._desk.clock.now() + _PARK
+        for series in (fetching.series & self._books.ledger.parked().keys()) - fetching.gave_up.keys():
+            self._books.ledger.unpark(series)
         for series, why in fetching.gave_up.items():
             self._books.ledger.park(series, why, retry)
             self._events.emit(Gave(series.symbol, series.freq.value, why))

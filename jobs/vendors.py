@@ -13,6 +13,7 @@ from ..schemas.symbol import Class
 from ..storage.coverage import Ledger
 from .config import vendor_table
 from .desk import Desk
+from .facts import keep
 from .status import declared
 
 __all__ = ["FieldFact", "Known", "ProbeReport", "known", "probe"]
@@ -100,8 +101,7 @@ def probe(desk: Desk, name: str) -> ProbeReport:
             requests += 1
             answers += told
             for answer in told:
-                kept = json.dumps(asdict(answer), ensure_ascii=False)
-                ledger.set_fact(name, f"probe {answer.question}", kept, desk.clock.now())
+                keep(ledger, name, answer, desk.clock.now())
     finally:
         vendor.close()
     return ProbeReport(name, desk.sandbox, requests, tuple(answers))

@@ -240,15 +240,17 @@ class Lake:
         warnings.warn(text, ShortAnswer, stacklevel=3)
 
 
-def open_lake(path: str = "data/lake", *, clock: Clock | None = None) -> Lake:
+def open_lake(path: str = "data/lake", *, create: bool = False, clock: Clock | None = None) -> Lake:
     """Return the lake at `path` (a directory), open for reading and writing.
+
+    `create` makes it where there is none. `clock` stamps what is written; None: the machine's.
 
     Raises
     ------
     LakeError
-        There is no lake there; it was made by a later klake; it is damaged.
+        There is no lake there and `create` is False; it was made by a later klake; it is damaged.
     """
-    return Lake(Store.open(path, clock or SystemClock()))
+    return Lake(Store.open(path, clock or SystemClock(), create=create))
 
 
 def _names(symbols: str | Symbol | Sequence[str | Symbol] | None) -> list[str] | None:

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, replace
 from datetime import date, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from ..errors import BadRequest
 from ..schemas.freq import Freq
@@ -129,7 +129,7 @@ def _object(asked: Asked) -> dict[str, Any]:
     body = parsed(asked.body)
     if not isinstance(body, dict):
         raise BadRequest("body", asked.body[:80].decode(errors="replace"), hint="send a JSON object")
-    return body
+    return cast("dict[str, Any]", body)
 
 
 def _instant(text: str) -> datetime:

@@ -129,8 +129,11 @@ def _level(inst: Instrument, grid: Grid, at: Ints) -> Floats:
     """Return the log of what actions did to the as-traded price, relative to the reference."""
     sessions, logs = _effective(inst, grid)
     reached: Floats = np.concatenate([[0.0], np.cumsum(logs)])
-    here: Floats = reached[np.searchsorted(sessions, at, side="right")]
-    return here - reached[int(np.searchsorted(sessions, _REFERENCE))]
+    out: Floats = (
+        reached[np.searchsorted(sessions, at, side="right")]
+        - reached[int(np.searchsorted(sessions, _REFERENCE))]
+    )
+    return out
 
 
 @lru_cache(8192)

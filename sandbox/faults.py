@@ -108,4 +108,5 @@ def _rule(given: dict[str, Any]) -> Rule:
             raise BadRequest("rule", name, known)
     if given.get("kind") not in _KINDS:
         raise BadRequest("kind", given.get("kind"), _KINDS)
-    return Rule(**{**given, "codes": tuple(given.get("codes", ()))})
+    fitted: dict[str, Any] = {**given, "codes": tuple(given.get("codes", ()))}
+    return Rule(**fitted)

@@ -42,7 +42,8 @@ class Prints:
         return Prints(*(getattr(self, f.name)[rows] for f in fields(self)))
 
 
-_NOTHING: Final = Prints(*(np.zeros(0, np.int64) for _ in fields(Prints)[:-1]), over=np.zeros(0, np.bool_))
+_NONE: Final = np.zeros(0, np.int64)
+_NOTHING: Final = Prints(_NONE, _NONE, _NONE, _NONE, _NONE, _NONE, _NONE, _NONE, _NONE, np.zeros(0, np.bool_))
 
 
 def joined(parts: list[Prints]) -> Prints:
@@ -114,9 +115,9 @@ def _padded(grid: Grid, days: Ints) -> tuple[Ints, Ints]:
 def _volumes(inst: Instrument, whole: Days, starts: Ints, minutes: Ints) -> Ints:
     """Return the continuous volume of each minute, days × minutes; it sums to the day's, exactly."""
     index = starts // 60
-    spot = np.arange(starts.shape[1])[None, :]
-    part = (spot + 0.5) / minutes[:, None]
-    weight = (0.45 + 2.2 * (part - 0.55) ** 2) * (0.15 + uniform(key(inst.key, "weight"), index) ** 2)
+    spot = np.arange(int(starts.shape[1]))[None, :]
+    part: Floats = (spot + 0.5) / minutes[:, None]
+    weight: Floats = (0.45 + 2.2 * (part - 0.55) ** 2) * (0.15 + uniform(key(inst.key, "weight"), index) ** 2)
     if inst.traded < 1:
         weight *= uniform(key(inst.key, "thin"), index) < inst.traded
     weight[spot >= minutes[:, None] - _QUIET_END.get(inst.venue, 0)] = 0.0
@@ -136,7 +137,7 @@ def _path(
     A bridge from open to close inside [low, high], bent so that the amounts sum to the day's.
     """
     low, high = whole.low[:, None], whole.high[:, None]
-    count = starts.shape[1]
+    count = int(starts.shape[1])
     part = np.minimum(np.arange(count + 1)[None, :] / minutes[:, None], 1.0)
     walk = np.zeros((starts.shape[0], count + 1))
     np.cumsum(normal(key(inst.key, "walk"), starts // 60), axis=1, out=walk[:, 1:])
@@ -162,7 +163,8 @@ def _shaped(
     inst: Instrument, whole: Days, starts: Ints, volume: Ints, paid: Floats, path: Floats
 ) -> tuple[Ints, Ints, Ints, Ints]:
     """Return open, high, low, close of each minute, days × minutes, in ticks."""
-    low, high, rows = whole.low[:, None], whole.high[:, None], np.arange(starts.shape[0])
+    low, high = whole.low[:, None], whole.high[:, None]
+    rows = np.arange(int(starts.shape[0]))
     begin, end = (np.rint(path[:, cut]).astype(np.int64) for cut in (slice(None, -1), slice(1, None)))
     active = volume > 0
     first, last = active.argmax(axis=1), starts.shape[1] - 1 - active[:, ::-1].argmax(axis=1)

@@ -13,10 +13,9 @@ __all__ = ["spoiled_items", "spoiled_reply"]
 _GATEWAY: Final = b"<html><head><title>504 Gateway Time-out</title></head><body>nginx</body></html>"
 
 
-def spoiled_items(reply: dict[str, Any], struck: tuple[Rule, ...]) -> dict[str, Any]:
-    """Return the reply's JSON value with the faults of its data."""
+def spoiled_items(data: list[Any] | dict[str, list[Any]], struck: tuple[Rule, ...]) -> dict[str, Any]:
+    """Return the JSON value of a good reply, with the faults of its data."""
     for rule in struck:
-        data = reply.get("data")
         if rule.kind == "error":
             return {"msg": rule.text}
         if rule.kind == "no_data":
@@ -24,8 +23,8 @@ def spoiled_items(reply: dict[str, Any], struck: tuple[Rule, ...]) -> dict[str, 
         if rule.kind == "null_data":
             return {"msg": "OK", "data": None}
         if isinstance(data, list):
-            reply = reply | {"data": _spoiled_list(data, rule)}
-    return reply
+            data = _spoiled_list(data, rule)
+    return {"msg": "OK", "data": data}
 
 
 def spoiled_reply(reply: Reply, struck: tuple[Rule, ...], dials: Dials) -> Reply:

@@ -52,6 +52,7 @@ class Capability:
     session_extra: Mapping[str, int] = field(default_factory=dict[str, int])
     # venue → bars per session beyond the regular grid: auction prints that stand alone on the wire
     depth: int = 0  # newest bars per series that the vendor gives; 0: no known floor
+    end_honoured: bool = True  # False: every page is the newest one
     floor: Mapping[tuple[str, Freq], date] = field(default_factory=dict[tuple[str, Freq], date])
     platform: str = "any"
     evidence: Mapping[str, Evidence] = field(default_factory=dict[str, Evidence])
@@ -59,6 +60,11 @@ class Capability:
     def factor(self, venue: str, klass: Class) -> float:
         """Return how many shares or base units one unit of the vendor's volume is."""
         return self.volume_factor.get((venue, klass), 1.0)
+
+    @property
+    def reach(self) -> int:
+        """Return how many of its newest bars a series can give; 0: all of them, as far as known."""
+        return self.depth or (0 if self.end_honoured else self.page_limit)
 
     def settle(self, venue: str) -> float:
         """Return the seconds after a bar's end until the vendor no longer corrects it."""

@@ -39,6 +39,8 @@ SCHEMA: Final = pa.schema(
 _UNIX_DAY: Final = date(1970, 1, 1).toordinal()
 _CHUNK: Final = 500
 _BATCH: Final = 20_000
+_START: Final = itemgetter(0)
+_END: Final = itemgetter(1)
 _SETTLED: Final = (Standing.FINAL, Standing.EMPTY)
 _KEYED: Final = [COVERAGE.c[n] == bindparam(f"b_{n}") for n in ("vendor", "symbol", "freq", "start_day")]
 
@@ -179,8 +181,11 @@ class Ledger:
 
 def laid(held: list[Stretch], new: Stretch) -> None:
     """Lay `new` over `held`, in place: ascending, disjoint and merged before, and after."""
-    low = bisect_left(held, new.start, key=lambda old: old.end)
-    high = bisect_right(held, new.end, key=lambda old: old.start)
+    if not held or held[-1].end <= new.start:  # the usual case: a later day
+        held[-1:] = _joined([*held[-1:], new])
+        return
+    low = bisect_left(held, new.start, key=_END)
+    high = bisect_right(held, new.end, key=_START)
     kept = [piece for old in held[low:high] for piece in _left_of(old, new)]
     cursor, fresh = new.start, list[Stretch]()
     for old in kept:

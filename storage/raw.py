@@ -25,7 +25,7 @@ from ..schemas.clock import Clock
 from ..schemas.page import Page, PageRequest
 from .layout import RAW, SPOOL, vendor_name
 from .objects import sync_directory, writing
-from .segment import frame, frames
+from .segment import frame, frames, payload_at
 
 __all__ = ["SEAL_BYTES", "RawZone"]
 
@@ -101,6 +101,7 @@ class RawZone:
         self._problems: dict[tuple[str, int], LakeDamaged] = {}
         self._guard = RLock()
         self._adopted = False
+        self._places: dict[str, Path] = {}
 
     def append(self, pages: Sequence[Page]) -> None:
         """Store `pages`; they are durable when this returns.
@@ -258,14 +259,21 @@ class RawZone:
     def _body(self, record: _Record) -> bytes | None:
         if record.body is not None:
             return _plain(record)
-        path = self._segments().get(record.segment)
-        data = None if path is None else self._bytes(record.segment, path)
-        first = next(frames(data, record.place), None) if data is not None else None
-        if first is not None and first.payload is not None:
-            source = msgspec.msgpack.decode(first.payload, type=_Record)
+        payload = self._payload(record.segment, record.place)
+        if payload is not None:
+            source = msgspec.msgpack.decode(payload, type=_Record)
             if source.sha256 == record.sha256 and source.body is not None:
                 return _plain(source)
         self._complain(Path(record.segment), record.place, f"the body that page {record.id} repeats is gone")
+        return None
+
+    def _payload(self, stem: str, place: int) -> bytes | None:
+        """Return one record of a segment, wherever that lies by now; None when it is gone."""
+        for listed in (self._places, None):
+            self._places = self._segments() if listed is None else listed
+            if (path := self._places.get(stem)) is not None:
+                with suppress(FileNotFoundError):
+                    return payload_at(path, place)
         return None
 
     def _remembered(self, vendor: str) -> dict[bytes, _Body]:

@@ -8,9 +8,10 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-__all__ = ["Frame", "frame", "frames"]
+__all__ = ["Frame", "frame", "frames", "payload_at"]
 
 _MARK: Final = b"\xabKR1"
 _HEAD: Final = struct.Struct("<4sII")
@@ -46,6 +47,17 @@ def frames(data: bytes, start: int = 0) -> Iterator[Frame]:
         following = _next(data, at + 1)
         yield Frame(at, following, None, torn=following == len(data))
         at = following
+
+
+def payload_at(path: Path, at: int) -> bytes | None:
+    """Return the payload of the frame at byte `at` of a segment; None when there is no good one."""
+    with path.open("rb") as file:
+        file.seek(at)
+        head = file.read(_HEAD.size)
+        if len(head) < _HEAD.size:
+            return None
+        found = _good(head + file.read(_HEAD.unpack(head)[1]), 0)
+    return None if found is None else found.payload
 
 
 def _good(data: bytes, at: int) -> Frame | None:

@@ -1,10 +1,8 @@
 """Coverage: what is known of each session, by the newest proof, however the proofs come in."""
 
 import itertools
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -36,11 +34,12 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
     state.close()
 
 
-@contextmanager
-def fresh() -> Iterator[Ledger]:
-    with tempfile.TemporaryDirectory() as folder:
-        state = State.open(Path(folder) / "state.sqlite", "lake")
-        yield Ledger(state)
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Ledger, Ledger]]:
+    """Give two ledgers that the examples of a property clear and use again."""
+    states = [State.open(tmp_path_factory.mktemp("state") / "state.sqlite", "lake") for _ in range(2)]
+    yield Ledger(states[0]), Ledger(states[1])
+    for state in states:
         state.close()
 
 
@@ -166,41 +165,41 @@ PROOFS = st.lists(
 )  # fmt: skip
 
 
+def days_of(one: Covered) -> list[date]:
+    return [one.sessions.start + timedelta(days=n) for n in range((one.sessions.end - one.sessions.start).days)]
+
+
 def by_day(ledger: Ledger, series: Series) -> dict[date, tuple[Standing, Reason]]:
-    return {
-        c.sessions.start + timedelta(days=n): (c.standing, c.reason)
-        for c in ledger.covered([series])[series]
-        for n in range((c.sessions.end - c.sessions.start).days)
-    }
+    return {day: (c.standing, c.reason) for c in ledger.covered([series])[series] for day in days_of(c)}
 
 
 @settings(max_examples=60, deadline=None)
 @given(PROOFS)
-def test_every_day_stands_as_its_newest_proof_says(proofs: list[Covered]) -> None:
+def test_every_day_stands_as_its_newest_proof_says(
+    shared: tuple[Ledger, Ledger], proofs: list[Covered]
+) -> None:
     inorder = sorted(proofs, key=lambda p: p.fetched_at)
-    newest = {
-        p.sessions.start + timedelta(days=n): (p.standing, p.reason)
-        for p in inorder
-        if p.series == MOUTAI
-        for n in range((p.sessions.end - p.sessions.start).days)
-    }
+    newest = {day: (p.standing, p.reason) for p in inorder if p.series == MOUTAI for day in days_of(p)}
 
-    with fresh() as ledger:
-        ledger.record(proofs)
+    ledger, _ = shared
+    ledger.clear()
+    ledger.record(proofs)
 
-        assert by_day(ledger, MOUTAI) == newest
+    assert by_day(ledger, MOUTAI) == newest
 
 
 @settings(max_examples=60, deadline=None)
 @given(PROOFS)
 def test_stretches_are_ascending_disjoint_and_merged_in_whatever_order_the_proofs_come(
-    proofs: list[Covered],
+    shared: tuple[Ledger, Ledger], proofs: list[Covered]
 ) -> None:
-    with fresh() as ledger:
-        for one in proofs:
-            ledger.record([one])
+    ledger, _ = shared
+    ledger.clear()
 
-        known = ledger.covered([MOUTAI])[MOUTAI]
+    for one in proofs:
+        ledger.record([one])
+
+    known = ledger.covered([MOUTAI])[MOUTAI]
 
     for left, right in itertools.pairwise(known):
         assert left.sessions.end <= right.sessions.start
@@ -210,18 +209,22 @@ def test_stretches_are_ascending_disjoint_and_merged_in_whatever_order_the_proof
 
 @settings(max_examples=60, deadline=None)
 @given(PROOFS)
-def test_a_final_day_is_never_downgraded_by_an_older_proof(proofs: list[Covered]) -> None:
-    final_since: dict[date, datetime] = {}
-    with fresh() as ledger:
-        for one in proofs:
-            ledger.record([one])
-            days = by_day(ledger, one.series)
-            for n in range((one.sessions.end - one.sessions.start).days):
-                day = one.sessions.start + timedelta(days=n)
-                if one.series == MOUTAI and days[day][0] == "final" and one.standing == "final":
-                    final_since[day] = max(one.fetched_at, final_since.get(day, one.fetched_at))
-                elif one.series == MOUTAI and day in final_since and days[day][0] != "final":
-                    assert one.fetched_at >= final_since.pop(day)
+def test_a_final_day_is_never_downgraded_by_an_older_proof(
+    shared: tuple[Ledger, Ledger], proofs: list[Covered]
+) -> None:
+    ledger, _ = shared
+    ledger.clear()
+
+    proved: dict[date, datetime] = {}
+    for one in proofs:
+        before = by_day(ledger, MOUTAI)
+        ledger.record([one])
+        after = by_day(ledger, MOUTAI)
+        lost = [day for day, known in before.items() if known[0] == "final" != after[day][0]]
+
+        assert all(one.fetched_at >= proved[day] for day in lost)
+        if one.series == MOUTAI and one.standing == "final":
+            proved |= {d: max(proved.get(d, one.fetched_at), one.fetched_at) for d in days_of(one)}
 
 
 def asked(one: Covered, page: str, stretch: int) -> Asked:
@@ -236,18 +239,20 @@ def asked(one: Covered, page: str, stretch: int) -> Asked:
 @settings(max_examples=60, deadline=None)
 @given(PROOFS, st.randoms(use_true_random=False))
 def test_rebuilding_from_the_requests_equals_having_recorded_each_proof_when_it_came(
-    proofs: list[Covered], dice: Random
+    shared: tuple[Ledger, Ledger], proofs: list[Covered], dice: Random
 ) -> None:
     rows = [asked(one, f"{n:03d}", 0) for n, one in enumerate(proofs)]
     table = requests.rows(dice.sample(rows, len(rows)))
 
-    with fresh() as live, fresh() as rebuilt:
-        for one in sorted(requests.covered(requests.rows(rows)), key=lambda c: c.fetched_at):
-            live.record([one])
-        rebuilt.record([proof(0, 99, "empty", reason="halt", at=99)])
-        rebuilt.rebuild(table)
+    live, rebuilt = shared
+    live.clear()
 
-        assert rebuilt.table().equals(live.table())
+    for one in requests.covered(table):
+        live.record([one])
+    rebuilt.record([proof(0, 99, "empty", reason="halt", at=99)])
+    rebuilt.rebuild(table)
+
+    assert rebuilt.table().equals(live.table())
 
 
 def test_rebuilding_tags_the_state_with_what_it_was_rebuilt_from(tmp_path: Path) -> None:

@@ -28,7 +28,8 @@ from pydantic_core import PydanticUndefined
 import klake
 from klake.cli.app import run
 from klake.cli.tree import app
-from klake.ingest.vendors.qos import QosOptions
+from klake.ingest.registry import overridden
+from klake.ingest.vendors.qos import CAPABILITY, QosOptions
 from klake.jobs.config import load
 from klake.sandbox.server import Sandbox
 from klake.schemas.bar import SCHEMA, Flag
@@ -204,6 +205,19 @@ def texts(path: Path) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.value
 
 
+def test_every_message_that_the_how_to_explains_is_one_of_the_program() -> None:
+    said = [text for room in ROOMS for path in (ROOT / room).rglob("*.py") for _, text in texts(path)]
+    said += [text for _, text in texts(ROOT / "errors.py")]
+    rows = re.findall(
+        r"(?m)^\| (?!message|---)(.*?) \|", prose(ROOT / "docs" / "how-to.md").partition("## What to do")[2]
+    )
+
+    parts = [part.strip(" :;.") for row in rows for part in re.sub(r"\(for .*?\)", "", row).split("…")]
+
+    assert len(rows) > 15
+    assert [part for part in parts if not any(part in text for text in said)] == []
+
+
 def test_make_alone_prints_every_target_with_one_line() -> None:
     make = shutil.which("make")
     if make is None:
@@ -306,7 +320,7 @@ def test_every_toml_block_is_a_configuration(tmp_path: Path) -> None:
             settings = load(file)
 
             for table in settings.vendors.values():
-                QosOptions.model_validate(table)
+                overridden(CAPABILITY, QosOptions.model_validate({"key": "k", **table}), block.page, "qos")
 
 
 def test_the_lake_page_has_every_column_of_bars() -> None:
@@ -421,7 +435,7 @@ class Place:
         finally:
             signal.signal(signal.SIGTERM, before)
             warnings.showwarning = shown
-        return Done(code, *(stream.buffer.getvalue().decode() for stream in (out, err)))  # type: ignore[attr-defined]
+        return Done(code, *(stream.buffer.getvalue().decode() for stream in (out, err)))
 
 
 @pytest.fixture(scope="module")
@@ -498,21 +512,18 @@ def test_the_plain_duckdb_examples_run(where: str, line: str, place: Place) -> N
 
 
 def test_the_views_of_the_lake_page_are_those_of_the_lake(place: Place) -> None:
-    told = set(keys(tables("lake.md", "Views")))
+    cells = " ".join(row[0] for row in tables("lake.md", "Views"))
+    told = set(re.findall(r"[a-z]\w+", re.sub(r"\(.*?\)", "", cells)))
     with duckdb.connect(str(place.folder / "data" / "lake" / "lake.duckdb"), read_only=True) as con:
-        held = {
-            row[0]
-            for row in con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
-        }
+        views = con.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
         macros = con.execute(
-            "SELECT function_name FROM duckdb_functions() WHERE function_name = 'bars_as_of'"
+            "SELECT DISTINCT function_name FROM duckdb_functions() WHERE NOT internal"
         ).fetchall()
 
-    assert macros
-    assert {name for name in told if "(" not in name and not name[0].isdigit()} <= {*held, "…"} | {
-        "08:00:00+00')"
-    }
-    assert held - {f"bars_{freq.value}" for freq in klake.Freq} <= told
+    held = {name for (name,) in (*views, *macros)}
+
+    assert held - {f"bars_{freq.value}" for freq in klake.Freq} == told - {"bars_1m", "bars_1y"}
+    assert {"bars_1m", "bars_1y"} <= held & told
 
 
 def test_the_tutorial_can_be_followed_from_top_to_bottom(place: Place, tmp_path: Path) -> None:

@@ -240,7 +240,7 @@ def test_parsing_a_page_again_gives_the_same_bars():
 @pytest.mark.parametrize(
     ("text", "meaning"),
     [
-        ("Key expired.", "key"), ("Invalid key", "key"), ("密钥无效", "key"), ("key does not exist", "key"),
+        ("Key expired.", "key"), ("Key required.", "key"), ("Invalid key", "key"), ("密钥无效", "key"), ("key does not exist", "key"),
         ("Request frequency exceeded.", "rate"), ("Too many requests", "rate"), ("请求过于频繁", "rate"),
         ("Product count exceeded.", "products"), ("exceed the limit of symbols", "products"), ("超过品种数量上限", "products"),
         ("code US:ZZZZ not found", "symbol"), ("no permission for this product", "symbol"), ("Internal error.", "unknown"),

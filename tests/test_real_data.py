@@ -231,3 +231,20 @@ def test_files_of_four_markets_go_into_one_lake_and_come_out_the_same(tmp_path: 
     assert [stored[c].to_pylist() for c in (*VALUES, "amount")] == [
         ours[c].to_pylist() for c in (*VALUES, "amount")
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [("cn/hikyuu/test_min_data.csv", SSE), ("cn/czsc/000001.XSHG_1min.zip", {})],
+    ids=["hikyuu", "czsc"],
+)
+def test_minutes_stamped_with_their_end_are_refused_as_starts(
+    tmp_path: Path, name: str, more: dict[str, Any]
+) -> None:
+    store = Store.open(str(tmp_path / "lake"), ManualClock(NOW), create=True)
+    said = Mapping(Freq.M1, label="start", zone="Asia/Shanghai", **more)
+
+    report = bring(store, [DATA / name], vendor="real", clock=ManualClock(NOW), mapping=said)
+
+    assert "other end of the bar" in report.files[0].error
+    assert report.written.new == 0

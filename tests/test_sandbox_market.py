@@ -175,7 +175,7 @@ def test_the_day_in_progress_is_what_its_minutes_hold_so_far(symbol: str, start_
 @pytest.mark.parametrize("symbol", LIVELY)
 @pytest.mark.parametrize("freq", ["3m", "5m", "15m", "30m", "1h", "2h", "4h"])
 def test_a_longer_intraday_bar_is_its_minutes_and_never_crosses_lunch(symbol: str, freq: str) -> None:
-    start, end = datetime(2026, 11, 17, tzinfo=UTC), datetime(2026, 11, 20, tzinfo=UTC)
+    start, end = datetime(2026, 11, 18, tzinfo=UTC), datetime(2026, 11, 20, tzinfo=UTC)
     lone = rows(symbol, "1m", start, end)
 
     longer = rows(symbol, freq, start, end)

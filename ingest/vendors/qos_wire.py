@@ -29,7 +29,7 @@ _LATEST_S: Final = 4_102_444_800  # 2100: a larger time is no second
 Meaning = Literal["key", "products", "symbol", "rate", "unknown"]
 
 _KEY: Final = re.compile(
-    r"key.{0,12}(expire|invalid|error|wrong|missing|not)|(invalid|unknown|missing|wrong|no|bad).{0,8}key"
+    r"key.{0,12}(expire|invalid|error|wrong|missing|required|not)|(invalid|unknown|missing|wrong|no|bad).{0,8}key"
     r"|unauthori[sz]ed(?! code| symbol)|密钥|过期|未授权", re.IGNORECASE,
 )  # fmt: skip
 _RATE: Final = re.compile(r"limit|frequen|too many|exceed|频率|频繁|超限|超过|限制|上限", re.IGNORECASE)

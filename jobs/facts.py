@@ -1,0 +1,38 @@
+"""What was found out about a vendor, kept in the state and laid over what its kind declares."""
+
+import dataclasses
+import json
+from datetime import datetime
+from typing import Any, Final
+
+from ..ingest.vendor import Answer, Vendor
+from ..schemas.capability import Evidence
+from ..storage.coverage import Ledger
+
+__all__ = ["keep", "observed"]
+
+_QUESTIONS: Final = 20
+_VALUES: Final[dict[str, bool]] = {"true": True, "false": False}
+
+
+def keep(ledger: Ledger, vendor: str, answer: Answer, seen_at: datetime) -> None:
+    """Keep one answer of a probe (or one that a run came upon); a later one replaces it."""
+    kept = json.dumps(dataclasses.asdict(answer), ensure_ascii=False)
+    ledger.set_fact(vendor, f"probe {answer.question}", kept, seen_at)
+
+
+def observed(vendor: Vendor, ledger: Ledger) -> None:
+    """Lay the kept answers over the vendor's Capability, as observed; what is documented stays."""
+    capability = vendor.capability
+    changes: dict[str, Any] = {}
+    evidence = dict(capability.evidence)
+    for number in range(1, _QUESTIONS):
+        fact = ledger.fact(vendor.name, f"probe U{number}")
+        if fact is None:
+            continue
+        answer = Answer(**json.loads(fact.value))
+        if answer.value in _VALUES and capability.known(answer.field).basis != "documented":
+            changes[answer.field] = _VALUES[answer.value]
+            evidence[answer.field] = Evidence("observed", fact.seen_at.date())
+    if changes:
+        vendor.capability = dataclasses.replace(capability, **changes, evidence=evidence)
