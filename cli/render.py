@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Final, TextIO
+from unicodedata import east_asian_width
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,6 +32,16 @@ def table_to(
 
     `fit`: long texts wrap to the width of the terminal; otherwise lines are as long as they are.
     """
+    texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
+    if stream.isatty():
+        _drawn(stream, header, texts, title, right, fit)
+    else:
+        _written(stream, header, texts, title, right)
+
+
+def _drawn(
+    stream: TextIO, header: Sequence[str], rows: Sequence[Sequence[str]], title: str, right: Sequence[str], fit: bool
+) -> None:  # fmt: skip
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
@@ -46,12 +57,32 @@ def table_to(
             overflow="fold",
         )  # fmt: skip
     for row in rows:
-        drawn.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
-    wide = None if fit else max(out.width, out.measure(drawn).maximum)
-    with out.capture() as caught:
-        out.print(drawn, width=wide, crop=False)
-    lines = caught.get().splitlines()
-    print("\n".join(lines if out.is_terminal else [line.rstrip() for line in lines]), file=stream)
+        drawn.add_row(*(Text(cell) for cell in row))
+    out.print(drawn, width=None if fit else max(out.width, out.measure(drawn).maximum), crop=False)
+
+
+def _written(
+    stream: TextIO, header: Sequence[str], rows: Sequence[Sequence[str]], title: str, right: Sequence[str]
+) -> None:
+    """Write plain lines, columns two blanks apart; rich would take minutes for what SQL can answer."""
+    widths = [max(map(_width, column)) for column in zip(header, *rows, strict=True)]
+    line = "-" if not (stream.encoding or "").lower().startswith("utf") else "\u2500"
+    parts = [(name in right, width) for name, width in zip(header, widths, strict=True)]
+
+    def laid(cells: Sequence[str]) -> str:
+        told = (" " * (w - _width(c)) + c if r else c + " " * (w - _width(c)) for c, (r, w) in zip(cells, parts, strict=True))
+        return "  ".join(told).rstrip() + "\n"
+
+    if title:
+        stream.write(f"{title}\n")
+    stream.write(laid(header))
+    stream.write(line * (sum(widths) + 2 * (len(widths) - 1)) + "\n")
+    stream.writelines(laid(row) for row in rows)
+
+
+def _width(text: str) -> int:
+    """Return how many columns of a terminal `text` takes: a Chinese character takes two."""
+    return len(text) if text.isascii() else sum(2 if east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def say_table(header: Sequence[str], rows: Iterable[Sequence[object]], **how: object) -> None:

@@ -18,7 +18,7 @@ from ..schemas.capability import Capability
 from ..schemas.coverage import Covered, Reason, Series
 from ..schemas.freq import Freq
 from ..schemas.page import Entry, Page, Reject, SeriesPage
-from ..schemas.session import Calendar, calendar
+from ..schemas.session import Calendar
 from ..schemas.span import Span
 from .normalise import fold, symbol_of
 from .proof import Witness, empty_stretch, ending, expected, started, stretches
@@ -102,7 +102,7 @@ class Chain:
         self._goes_back_from(None, now)
         self._end = self._first_end()
         self._newer = self._bars_above(self._low, now) if self._end else 0
-        self._reaches_now = not self._sessions_after(self._low - timedelta(days=1))
+        self._reaches_now = not self._begun_since(self._low)
         self._cap = 2 * entries_needed(self._bars_left(), capability.page_limit) + 8
         self._done = not self._missing_below(self._low)
 
@@ -189,12 +189,11 @@ class Chain:
             return None
         end = self._ending(wanted[-1])
         end += _AFTER_CLOSE if self._calendar.name.startswith("X") else timedelta()
-        return end if end < self._now and self._sessions_after(wanted[-1]) else None
+        return end if end < self._now and self._begun_since(self._freq.following(wanted[-1])) else None
 
-    def _sessions_after(self, session: date) -> bool:
-        """Return whether a later session has begun: else the newest page is the one that is wanted."""
-        after = self._freq.following(session)
-        return started(self._calendar, self._freq, Span(after, date.max), self._now) > after
+    def _begun_since(self, day: date) -> bool:
+        """Return whether a session on or after `day` has begun: else the newest page is the one wanted."""
+        return started(self._calendar, self._freq, Span(day, date.max), self._now) > day
 
     def _bars_left(self) -> int:
         low = self._low
@@ -204,7 +203,7 @@ class Chain:
 
     def _prints(self) -> int:
         """Return how many auction prints may come beside the wanted bars."""
-        extra = self._capability.session_extra.get(self._venue, 0) if self._freq.intraday else 0
+        extra = self._capability.session_extra.get((self._venue, self._freq), 0)
         return extra * len(self._calendar.sessions(self._start, self._low)) if extra else 0
 
     def _missing_below(self, low: date) -> bool:
@@ -319,7 +318,9 @@ class Chain:
 
     def _doubted(self, reason: str, rejects: tuple[Reject, ...]) -> Taken:
         self._doubts += 1
-        return self._stop(reason, rejects) if self._doubts >= _SPOILED else Taken(empty(INCOMING), (), rejects)
+        return (
+            self._stop(reason, rejects) if self._doubts >= _SPOILED else Taken(empty(INCOMING), (), rejects)
+        )
 
     def _stop(self, reason: str, rejects: tuple[Reject, ...]) -> Taken:
         self.stopped = reason

@@ -85,7 +85,14 @@ def _honoured(newest: SeriesPage, old: SeriesPage, back: datetime) -> Answer:
     first, last = newest.bars["session"][-1].as_py(), old.bars["session"][-1].as_py()
     evidence = f"newest bar {first}; asked up to {back:%Y-%m-%d}, got {last}"
     if last >= first:
-        return Answer("U2", "the end is ignored: this key gives the newest bars only", evidence, "observed", "end_honoured", "false")
+        return Answer(
+            "U2",
+            "the end is ignored: this key gives the newest bars only",
+            evidence,
+            "observed",
+            "end_honoured",
+            "false",
+        )
     return Answer("U2", "the end is honoured", evidence, "observed", "end_honoured", "true")
 
 

@@ -75,8 +75,11 @@ def days(inst: Instrument, grid: Grid, sessions: Ints, restated: Ints | None = N
         return Days(*(np.zeros(0, np.int64) for _ in fields(Days)))
     before, level = grid.before(sessions), _level(inst, grid, sessions)
     gap = inst.swing * (0.02 if grid.round_the_clock else 0.35)
-    opened = _ticks(inst, _trend(inst, before) + gap * normal(key(inst.key, "gap"), sessions) + level)
-    close = _ticks(inst, _trend(inst, sessions) + level)
+    span = grid.between(int(before[0]), int(sessions[-1]))
+    trend = _trend(inst, span)
+    start, end = trend[np.searchsorted(span, before)], trend[np.searchsorted(span, sessions)]
+    opened = _ticks(inst, start + gap * normal(key(inst.key, "gap"), sessions) + level)
+    close = _ticks(inst, end + level)
     reach = 0.6 * inst.swing * close
     high = np.maximum(opened, close) + np.rint(reach * uniform(key(inst.key, "high"), sessions) ** 2).astype(
         np.int64
@@ -148,17 +151,20 @@ def _effective(inst: Instrument, grid: Grid) -> tuple[Ints, Floats]:
 @lru_cache(1024)
 def events(inst: Instrument, grid: Grid) -> tuple[Event, ...]:
     """Return every action of the instrument's life with its declared numbers, ascending by day."""
-    sessions, _ = _effective(inst, grid)
-    out: list[Event] = []
-    for action, day in zip(inst.actions, sessions.tolist(), strict=False):
-        held = traded(inst, grid, grid.between(day - 500, day - 1))[-1:]
-        if not held.size or (inst.delisted is not None and day >= number(inst.delisted)):
-            continue
-        close = int(days(inst, grid, held).close[0]) * inst.tick / 10**inst.decimals
-        cash = round(close * action.ratio, 4) if action.kind == "dividend" else 0.0
-        shares = action.ratio if action.kind in {"split", "bonus"} else 1.0
-        out.append(Event(action, day, close, cash, (close - cash) / close / shares))
-    return tuple(out)
+    ex_days, _ = _effective(inst, grid)
+    life = traded(inst, grid, grid.days[1:])
+    places = np.searchsorted(life, ex_days)
+    # An action before the first trade, or after the last one of a delisted name, touches no price.
+    valid = (places > 0) & ((places < life.size) | (inst.delisted is None))
+    closes = days(inst, grid, life[places[valid] - 1]).close * inst.tick / 10**inst.decimals
+    chosen = [action for action, keep in zip(inst.actions, valid.tolist(), strict=False) if keep]
+    return tuple(map(_declared, chosen, ex_days[valid].tolist(), closes.tolist()))
+
+
+def _declared(action: Action, day: int, close: float) -> Event:
+    cash = round(close * action.ratio, 4) if action.kind == "dividend" else 0.0
+    shares = action.ratio if action.kind in {"split", "bonus"} else 1.0
+    return Event(action, day, close, cash, (close - cash) / close / shares)
 
 
 def forward(inst: Instrument, grid: Grid, at: Ints, today: int) -> Floats:

@@ -184,11 +184,12 @@ class Market:
         return pa.table(columns, schema=_TRUTH)
 
     def _states(self, place: Grid, freq: Freq, bars: Prints, now_s: float) -> list[str]:
-        """Return the state of each bar: one that has ended is final, unless its closing auction is still to come."""
+        """Return the state of each bar: one that has ended is final, unless its closing auction is to come."""
         pending = place.closing_s + self.closing_delay_s
-        settled = np.array([self._settled(place, day, now_s, pending) for day in bars.day.tolist()], np.bool_)
+        days, back = np.unique(bars.day, return_inverse=True)
+        closes = np.array([place.close(day) for day in days.tolist()], np.int64)[back]
+        settled = closes + pending <= now_s
         if freq.intraday:
-            closes = np.array([place.close(day) for day in bars.day.tolist()], np.int64)
             settled |= bars.start + freq.minutes * 60 < closes
         ended = np.where(settled | (pending == 0), State.FINAL.value, State.CLOSED.value)
         return cast("list[str]", np.where(bars.over, ended, State.OPEN.value).tolist())

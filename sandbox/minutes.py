@@ -149,7 +149,7 @@ def _path(
     over = whole.amount - whole.open * whole.opening - whole.close * whole.closing - whole.low * rest
     short = over - (volume * (paid - low)).sum(axis=1)
     goal = np.where(short > 0, whole.high, whole.low)[:, None]
-    room = (volume * np.abs(goal - paid)).sum(axis=1)
+    room: Floats = (volume * np.abs(goal - paid)).sum(axis=1)
     bend = np.divide(np.abs(short), room, out=np.zeros(room.size), where=room > 0).clip(0, 1)[:, None]
     paid, path = paid + bend * (goal - paid), path + bend * (goal - path)
     # Relative to `low` the running sum stays small enough for floats to be exact where it matters.

@@ -12,7 +12,7 @@ from ..errors import BadRequest
 from .clock import SandboxClock
 from .control import Control
 from .faults import Faults
-from .http import Door
+from .http import Door, Face
 from .journal import Journal
 from .market import Market
 from .qos import Qos
@@ -58,10 +58,18 @@ class Sandbox:
         self.secrets: dict[str, dict[str, str]] = {}
         self.urls: dict[str, str] = {}
         if "qos" in vendors:
-            self._doors.append(Door(self.qos, port and port + 1))
+            self._open_next(self.qos, port)
             self.urls["qos"] = self._doors[-1].url
             self.secrets["qos"] = {plan.name: plan.key for plan in self.qos.plans.values()}
         control.about = self.about
+
+    def _open_next(self, face: Face, port: int) -> None:
+        """Open a vendor's door; where its port is taken, leave none open."""
+        try:
+            self._doors.append(Door(face, port and port + len(self._doors)))
+        except OSError:
+            self.close()
+            raise
 
     @property
     def qos_url(self) -> str:

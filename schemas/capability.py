@@ -49,8 +49,8 @@ class Capability:
     quotas: tuple[Quota, ...]
     settle_s: Mapping[str, float]  # venue → seconds after a bar's end until it is final; "*" for others
     restates: bool
-    session_extra: Mapping[str, int] = field(default_factory=dict[str, int])
-    # venue → bars per session beyond the regular grid: auction prints that stand alone on the wire
+    session_extra: Mapping[tuple[str, Freq], int] = field(default_factory=dict[tuple[str, Freq], int])
+    # (venue, freq) → bars per session beyond the regular grid: auction prints that stand alone on the wire
     depth: int = 0  # newest bars per series that the vendor gives; 0: no known floor
     end_honoured: bool = True  # False: every page is the newest one
     floor: Mapping[tuple[str, Freq], date] = field(default_factory=dict[tuple[str, Freq], date])

@@ -189,8 +189,8 @@ def laid(held: list[Stretch], new: Stretch) -> None:
     kept = [piece for old in held[low:high] for piece in _left_of(old, new)]
     cursor, fresh = new.start, list[Stretch]()
     for old in kept:
-        if cursor < min(old.start, new.end):
-            fresh.append(new._replace(start=cursor, end=min(old.start, new.end)))
+        if cursor < old.start:
+            fresh.append(new._replace(start=cursor, end=old.start))
         cursor = max(cursor, old.end)
     if cursor < new.end:
         fresh.append(new._replace(start=cursor))

@@ -22,10 +22,17 @@ from .manifest import LiveFile, Manifest
 __all__ = ["SMALL", "Change", "Parts", "batches", "change"]
 
 SMALL: Final = 32_768
-"""A live file with fewer rows is folded into the next write of its partition."""
+"""A live file with fewer rows is folded into the next write of its partition.
+
+So increments do not leave a file each, and new rows never stretch a large file, which
+would then be rewritten by every increment.
+"""
 
 Parts = dict[Partition, pl.DataFrame]
 """A batch by partition."""
+
+Write = tuple[Partition, pa.Table]
+"""One file to be written."""
 
 _STORED: Final = [name for name in INCOMING.names if name not in {"vendor", "freq"}]
 _KNOWN: Final = "known_at"
@@ -33,13 +40,13 @@ _KNOWN: Final = "known_at"
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a batch does to one partition: rows to write by partition, files that go, counts.
+    """What a batch does to one partition: files to write, files that go, counts.
 
     `writes` is empty when the batch brings nothing new. Rows have the columns of a data
     file (no partition columns), sorted by (symbol, ts).
     """
 
-    writes: dict[Partition, pa.Table] = field(default_factory=dict[Partition, pa.Table])
+    writes: tuple[Write, ...] = ()
     removed: tuple[str, ...] = ()
     report: WriteReport = field(default_factory=WriteReport)
 
@@ -92,44 +99,42 @@ def change(
         Stamps the rows that are new knowledge.
     """
     live = manifest.partition(partition)
-    asked = _candidates(live, batch, manifest, partition.freq)
-    held = {file.path: _frame(read(file.path)) for file in asked}
+    held = {f.path: _frame(read(f.path)) for f in _candidates(live, batch, manifest, partition.freq)}
     judged = _judge(batch, held, partition.freq)
     report = _counted(judged)
     wins = judged.filter(pl.col("verdict") != "same")
     if wins.is_empty():
         return Change(report=report)
-    fresh = wins.select(
-        *_STORED,
-        pl.when(pl.col("verdict") == "settled").then(pl.col("known_at_old")).otherwise(pl.lit(known_at))
-        .cast(pl.Datetime("us", "UTC")).alias(_KNOWN),
-    )  # fmt: skip
-    rewritten = set(wins["file"].drop_nulls().unique())
-    for file in live:  # small files are folded in, or every increment would leave one more
-        if file.rows < SMALL and file.path not in rewritten:
-            rewritten.add(file.path)
-            held.setdefault(file.path, _frame(read(file.path)))
-    return _changed(partition, wins, fresh, {path: held[path] for path in sorted(rewritten)}, report)
+    key, fresh = _key(partition.freq), _stamped(wins, known_at)
+    touched = set(wins["file"].drop_nulls().unique())
+    writes, removed, hot = list[Write](), list[str](), [fresh]
+    for file in live:
+        if file.path not in touched and file.rows >= SMALL:
+            continue
+        frame = held[file.path] if file.path in held else _frame(read(file.path))
+        staying = frame.join(fresh, on=key, how="anti").select(fresh.columns)
+        removed.append(file.path)
+        if file.rows < SMALL:
+            hot.append(staying)
+        elif not staying.is_empty():
+            writes.append((partition, _table(staying)))
+    writes.append((partition, _table(pl.concat(hot))))
+    revised = wins.filter(pl.col("verdict") == "revised")
+    if not revised.is_empty():
+        past = Partition(PAST, partition.vendor, partition.freq, partition.period)
+        small = [file.path for file in manifest.partition(past) if file.rows < SMALL]
+        old = [frame.join(revised, on=key, how="semi") for frame in held.values()]
+        old += [_frame(read(path)) for path in small]
+        removed += small
+        writes.append((past, _table(pl.concat([frame.select(fresh.columns) for frame in old]))))
+    return Change(tuple(writes), tuple(removed), report)
 
 
-def _changed(
-    partition: Partition,
-    wins: pl.DataFrame,
-    fresh: pl.DataFrame,
-    gone: dict[str, pl.DataFrame],
-    report: WriteReport,
-) -> Change:
-    key = _key(partition.freq)
-    writes: dict[Partition, pa.Table] = {}
-    if gone:
-        before = pl.concat(gone.values())
-        staying = before.join(fresh, on=key, how="anti")
-        revised = before.join(wins.filter(pl.col("verdict") == "revised"), on=key, how="semi")
-        if not revised.is_empty():
-            past = Partition(PAST, partition.vendor, partition.freq, partition.period)
-            writes[past] = _table(revised)
-        fresh = pl.concat([staying.select(fresh.columns), fresh])
-    return Change({partition: _table(fresh), **writes}, tuple(gone), report)
+def _stamped(wins: pl.DataFrame, known_at: Any) -> pl.DataFrame:
+    """Return the winners as they are stored; one that only settles keeps its known_at."""
+    settled = pl.col("verdict") == "settled"
+    stamp = pl.when(settled).then(pl.col("known_at_old")).otherwise(pl.lit(known_at))
+    return wins.select(*_STORED, stamp.cast(pl.Datetime("us", "UTC")).alias(_KNOWN))
 
 
 def _key(freq: Freq) -> list[str]:
@@ -166,6 +171,8 @@ def _rank(state: str) -> pl.Expr:
 def _best(rows: pl.DataFrame, freq: Freq) -> pl.DataFrame:
     """Return one row per key, the winner; a tie of rank and time is broken by the row itself, whatever the order."""
     key = _key(freq)
+    if rows.select(key).n_unique() == rows.height:
+        return rows
     order = [_rank("state"), pl.col("fetched_at"), pl.col("state") == State.FINAL.value]
     values = [pl.col(name) for name in (*VALUES, "flags", "ts", "session") if name not in key]
     return rows.sort(*key, *order, *values, nulls_last=False).unique(key, keep="last", maintain_order=True)

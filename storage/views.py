@@ -62,7 +62,9 @@ class SelfResolving:
         """Return the beginning of a query, `WITH …`, that names relations of one lake version."""
         parts = [f"m AS MATERIALIZED ({self._manifest()})"]
         for name in relations:
-            parts.append(f"{name}_ AS ({self._rows(name, f'(SELECT unnest(n.{name}) AS f FROM m)')})")
+            parts.append(
+                f"{name}_ AS NOT MATERIALIZED ({self._rows(name, f'(SELECT unnest(n.{name}) AS f FROM m)')})"
+            )
         return "WITH " + ", ".join(parts)
 
     def _manifest(self) -> str:
@@ -96,7 +98,7 @@ class Snapshot:
 
     def shared(self, *relations: str) -> str:
         """Return the beginning of a query, `WITH …`, that names relations of one lake version."""
-        return "WITH " + ", ".join(f"{name}_ AS ({self.alone(name)})" for name in relations)
+        return "WITH " + ", ".join(f"{name}_ AS NOT MATERIALIZED ({self.alone(name)})" for name in relations)
 
 
 def select(root: str, paths: Sequence[str], relation: str, columns: Sequence[str]) -> str:
@@ -204,17 +206,20 @@ def _revisions(source: Source) -> str:
 
 def _as_of(source: Source) -> str:
     columns = ", ".join(_name(name) for name in COLUMNS)
+    known = "state <> 'open' AND known_at <= CAST(t AS TIMESTAMPTZ)"
+    # `after` is made small before it is compared: a plain anti join hashes every current bar.
     return f"""{source.shared(PAST, "bars")},
-    now_ AS (SELECT * FROM bars_ WHERE state <> 'open' AND known_at <= CAST(t AS TIMESTAMPTZ)),
-    before AS (
+    before AS MATERIALIZED (
       SELECT * FROM (
-        SELECT e.*, row_number() OVER (PARTITION BY e.vendor, e.symbol, e.freq, {_key("e")} ORDER BY e.known_at DESC) AS age
-        FROM past_ e WHERE e.known_at <= CAST(t AS TIMESTAMPTZ)) WHERE age = 1)
-    SELECT {columns} FROM now_
+        SELECT *, row_number() OVER (PARTITION BY vendor, symbol, freq, k ORDER BY known_at DESC) AS age
+        FROM (SELECT p.*, {_key("p")} AS k FROM past_ p WHERE {known})) WHERE age = 1),
+    after AS MATERIALIZED (
+      SELECT b.vendor, b.symbol, b.freq, {_key("b")} AS k FROM bars_ b
+      SEMI JOIN (SELECT DISTINCT vendor, symbol, freq, session FROM before) w USING (vendor, symbol, freq, session)
+      WHERE {known})
+    SELECT {columns} FROM bars_ WHERE {known}
     UNION ALL
-    SELECT {columns} FROM before e WHERE NOT EXISTS (
-      SELECT 1 FROM now_ b WHERE b.vendor = e.vendor AND b.symbol = e.symbol AND b.freq = e.freq
-        AND b.session = e.session AND (b.ts = e.ts OR e.freq NOT IN ({_INTRADAY})))"""
+    SELECT {columns} FROM before ANTI JOIN after USING (vendor, symbol, freq, k)"""
 
 
 def _newest(source: Source, name: str) -> str:

@@ -72,7 +72,7 @@ class Writer:
                     lambda path: datafiles.read(self._root, path),
                     _instant(known_at),
                 )
-                for where, written in done.writes.items():
+                for where, written in done.writes:
                     path = f"{where.path}/{file_name(known_at)}"
                     added.append(datafiles.write(self._root, path, written))
                 removed += done.removed

@@ -5,7 +5,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -293,7 +293,7 @@ def test_doctor_finds_all_well_in_a_fresh_lake(klake: Klake) -> None:
 
 def test_doctor_names_a_file_that_is_gone_and_what_to_do(klake: Klake, stand: Stand) -> None:
     klake("sync", *AD_HOC)
-    next((stand.folder / "lake" / "bars").rglob("*.parquet")).unlink()
+    next((stand.folder / "lake" / "bars" / "era=current" / "vendor=qos").rglob("*.parquet")).unlink()
 
     said = klake("doctor")
 
@@ -313,33 +313,50 @@ def test_no_key_is_ever_printed(klake: Klake, stand: Stand) -> None:
         assert key not in said.out + said.err, line
 
 
-@pytest.mark.parametrize("encoding", ["gbk", "ascii", "cp1252"])
+@pytest.mark.parametrize("encoding", ["gbk", "ascii"])
 def test_verbs_work_on_consoles_that_cannot_spell_everything(klake: Klake, stand: Stand, encoding: str) -> None:
     klake("sync")
-    env = {**os.environ, "PYTHONIOENCODING": encoding, "TERM": "dumb", "KLAKE_LANG": "zh"}
+    lines = (["status"], ["symbols", "find", "茅台"], ["plan", "--job", "无"], ["sql", "SELECT '贵州' AS n"], ["vendors"])
 
-    for line in (["status"], ["symbols", "find", "茅台"], ["plan", "--job", "无"], ["sql", "SELECT '贵州' AS n"]):
-        done = subprocess.run([*COMMAND, "--config", stand.config, *line], env=env, capture_output=True, check=False)
+    done = _each(stand, lines, PYTHONIOENCODING=encoding, TERM="dumb", KLAKE_LANG="zh")
 
-        assert done.returncode in {0, 2}, line
-        assert b"Traceback" not in done.stderr and b"bug" not in done.stderr
+    assert done.stderr.splitlines()[-1] == b"[0, 0, 2, 0, 0]"
+    assert "贵州".encode(encoding, "replace") in done.stdout
+    assert b"Traceback" not in done.stderr and b"bug" not in done.stderr
 
 
 def test_verbs_work_without_a_home(klake: Klake, stand: Stand) -> None:
     klake("sync")
 
-    for line in (["status", "--json"], ["sync", "--json"]):
-        done = subprocess.run([*COMMAND, "--config", stand.config, *line], env={}, capture_output=True, check=False)
+    done = _each(stand, (["status"], ["sync"], ["sql", "SELECT 1"], ["doctor"]), HOME=None, KLAKE_STATE=None)
 
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["sandbox"] is True
+    assert done.stderr.splitlines()[-1] == b"[0, 0, 0, 0]", done.stderr
+
+
+def _each(stand: Stand, lines: Sequence[list[str]], **environment: str | None) -> subprocess.CompletedProcess[bytes]:
+    """Run lines one after the other in one process of their own; its last line on stderr has their exit codes."""
+    code = """
+import json, sys
+from klake.cli.app import main
+config, codes = sys.argv[1], []
+for line in json.loads(sys.argv[2]):
+    sys.argv = ["klake", "--config", config, *line]
+    try:
+        main()
+    except SystemExit as left:
+        codes.append(left.code)
+print(codes, file=sys.stderr)
+"""
+    env = {k: v for k, v in {**os.environ, **environment}.items() if v is not None}
+    command = [sys.executable, "-c", code, str(stand.config), json.dumps(lines)]
+    return subprocess.run(command, env=env, capture_output=True, check=False)
 
 
 def test_a_reader_that_goes_away_is_no_error(klake: Klake, stand: Stand) -> None:
     klake("sync", *AD_HOC)
-    command = [*COMMAND, "-q", "--config", str(stand.config), "sql", "SELECT * FROM range(300000)", "--format"]
+    command = [*COMMAND, "-q", "--config", str(stand.config), "sql", "SELECT * FROM range(50000)", "--format"]
 
-    for form in ("csv", "json", "table"):
+    for form in ("csv", "table"):
         with subprocess.Popen([*command, form], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
             assert process.stdout is not None and process.stderr is not None
             process.stdout.read(10)

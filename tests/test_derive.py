@@ -258,6 +258,15 @@ def test_a_lone_print_is_rejected_instead_of_replacing_a_stored_bar() -> None:
     assert rules(result) == ["lone auction"]
 
 
+def test_a_print_without_trade_and_one_long_after_the_close_are_rejected() -> None:
+    table = rows(["2026-11-19 14:59", "2026-11-19 15:00", "2026-11-19 15:15"], volume=[100.0, 0.0, 5.0])
+
+    result = made(table, Freq.M1, SHANGHAI)
+
+    assert result.bars["volume"].to_pylist() == [100.0] and result.bars["flags"].to_pylist() == [0]
+    assert rules(result) == ["no trade", "closed"]
+
+
 def test_the_same_print_twice_counts_once_and_two_different_ones_are_rejected() -> None:
     stamps = ["2026-11-19 09:30", "2026-11-19 09:30", "2026-11-19 09:31"]
 

@@ -4,6 +4,7 @@ import ast
 import contextlib
 import importlib.util
 import io
+import os
 import re
 import shlex
 import shutil
@@ -524,6 +525,19 @@ def test_the_views_of_the_lake_page_are_those_of_the_lake(place: Place) -> None:
 
     assert held - {f"bars_{freq.value}" for freq in klake.Freq} == told - {"bars_1m", "bars_1y"}
     assert {"bars_1m", "bars_1y"} <= held & told
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links need a privilege on Windows")
+def test_views_for_another_mount_can_be_written_as_the_how_to_says(place: Place, tmp_path: Path) -> None:
+    line = next(line for _, line in typed(ROOT / "docs" / "how-to.md") if " --at " in line)
+    _, verb, flag, _, out, name = words_of(line)
+    (tmp_path / "main").symlink_to(place.folder / "data" / "lake")
+
+    done = place.run(verb, flag, str(tmp_path / "main"), out, str(tmp_path / name))
+
+    assert done.code == 0, done.err
+    with duckdb.connect(str(tmp_path / name), read_only=True) as con:
+        assert con.execute("SELECT count(*) > 0 FROM bars_1d").fetchall() == [(True,)]
 
 
 def test_the_tutorial_can_be_followed_from_top_to_bottom(place: Place, tmp_path: Path) -> None:

@@ -63,7 +63,9 @@ class Wire:
 
     def truth(self, symbol: str, freq: Freq, wanted: Span[date]) -> pa.Table:
         asked = Entry(symbol, freq, None, 1)
-        whole = series_page(asked, self.rows(self.times), "v", replace(self.capability, depth=0), self.now).bars
+        whole = series_page(
+            asked, self.rows(self.times), "v", replace(self.capability, depth=0), self.now
+        ).bars
         keep = [wanted.start <= s < wanted.end for s in whole["session"].to_pylist()]
         return fold(whole.filter(pa.array(keep, pa.bool_())))
 
@@ -78,7 +80,9 @@ def minutes(name: str, sessions: list[date], freq: Freq) -> list[int]:
 
 def run(wire: Wire, symbol: str, freq: Freq, wanted: Span[date], **more: object) -> tuple[Chain, list[Taken]]:
     place = Symbol.parse(symbol).place
-    chain = Chain(Series("v", symbol, freq), wanted, wire.capability, calendar(place.calendar), wire.now, **more)
+    chain = Chain(
+        Series("v", symbol, freq), wanted, wire.capability, calendar(place.calendar), wire.now, **more
+    )
     taken: list[Taken] = []
     while (entry := chain.next()) is not None:
         assert entry == chain.asked
@@ -150,7 +154,9 @@ def test_a_chain_brings_every_bar_once_and_accounts_for_every_day(freq, mode):
     back=st.integers(0, 12),
 )  # fmt: skip
 @settings(max_examples=80, deadline=None)
-def test_whatever_the_page_size_nothing_is_lost_and_nothing_claimed_twice(listed, limit, seed, freq, mode, back):
+def test_whatever_the_page_size_nothing_is_lost_and_nothing_claimed_twice(
+    listed, limit, seed, freq, mode, back
+):
     sessions = XSHG.sessions(date(2026, 9, 1), date(2026, 11, 21))[listed:]
     times = daily(sessions) if freq is Freq.D1 else minutes("XSHG", sessions, freq)
     thin = [t for t in times if (t // 1_800_000_000 + seed) % 7]
@@ -296,7 +302,9 @@ def test_a_refused_series_is_given_up_at_once():
 
 def test_a_page_that_does_not_join_on_is_asked_again():
     times = daily(TRADED)
-    wire = Wire(times, mode="exclusive", trick=lambda entry, shown, number: times[:9] if number == 2 else None)
+    wire = Wire(
+        times, mode="exclusive", trick=lambda entry, shown, number: times[:9] if number == 2 else None
+    )
 
     chain, taken = run(wire, "600519.SH", Freq.D1, OCTOBER)
 
@@ -336,7 +344,9 @@ def test_only_sessions_that_have_begun_are_spoken_of():
 )
 @pytest.mark.parametrize("freq", [Freq.D1, Freq.M30])
 def test_the_newest_session_stands_as_far_as_it_has_come(freq, now, standing):
-    times = daily(TRADED) if freq is Freq.D1 else [t for t in minutes("XSHG", TRADED, freq) if t <= micros(now)]
+    times = (
+        daily(TRADED) if freq is Freq.D1 else [t for t in minutes("XSHG", TRADED, freq) if t <= micros(now)]
+    )
     wire = Wire(times, now=now)
 
     _, taken = run(wire, "600519.SH", freq, Span(date(2026, 11, 16), date(2026, 11, 21)))
@@ -371,7 +381,9 @@ def test_the_closing_print_of_new_york_is_folded_and_never_alone():
 
 def test_a_replayed_page_proves_nothing_younger_than_it_asked():
     wire = Wire(daily(TRADED))
-    chain = Chain(Series("v", "600519.SH", Freq.D1), Span(date(1990, 12, 19), date(2026, 11, 22)), DEEP, XSHG, NOW)
+    chain = Chain(
+        Series("v", "600519.SH", Freq.D1), Span(date(1990, 12, 19), date(2026, 11, 22)), DEEP, XSHG, NOW
+    )
     old = Entry("600519.SH", Freq.D1, datetime(2026, 10, 20, 8, tzinfo=UTC), 10)
 
     taken = chain.take(wire.page(old), reply(old, 1))
@@ -417,13 +429,21 @@ def test_what_a_chain_brings_is_the_truth_of_the_market(symbol, freq):
         sandbox.faults.put(None, {"limits": False})
         wanted = Span(date(2026, 11, 9) if freq.intraday else date(2024, 1, 1), date(2026, 11, 21))
         place = Symbol.parse(symbol).place
-        chain = Chain(Series("qos", symbol, freq), wanted, vendor.capability, calendar(place.calendar), sandbox.clock.now())
+        chain = Chain(
+            Series("qos", symbol, freq),
+            wanted,
+            vendor.capability,
+            calendar(place.calendar),
+            sandbox.clock.now(),
+        )
         taken: list[Taken] = []
         while (entry := chain.next()) is not None:
             page = vendor.send(vendor.request((entry,)))
             taken.append(chain.take(vendor.parse(page)[0], page))
         start, end = freq.anchor(wanted.start), wanted.end - timedelta(days=1)
-        truth = sandbox.market.truth(symbol, freq, start, wanted.end if freq.intraday else end, sandbox.clock.now())
+        truth = sandbox.market.truth(
+            symbol, freq, start, wanted.end if freq.intraday else end, sandbox.clock.now()
+        )
 
     columns = ["ts", "session", "open", "high", "low", "close", "volume"]
     assert chain.done

@@ -119,7 +119,12 @@ def test_secrets_are_masked_longest_first_and_long_texts_cut():
 
 @pytest.mark.parametrize(
     ("url", "here"),
-    [("http://127.0.0.1:80", True), ("http://localhost/x", True), ("http://[::1]:9", True), ("https://api.qos.hk", False)],
+    [
+        ("http://127.0.0.1:80", True),
+        ("http://localhost/x", True),
+        ("http://[::1]:9", True),
+        ("https://api.qos.hk", False),
+    ],
 )
 def test_loopback_is_known_so_that_no_proxy_sees_its_key(url, here, monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:1")

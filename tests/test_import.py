@@ -13,6 +13,7 @@ import polars as pl
 import pytest
 
 from klake.errors import BadRequest
+from klake.ingest.files import columnar as columnar_module
 from klake.ingest.files import text as text_module
 from klake.ingest.files.lean import lean_mapping
 from klake.ingest.files.mapping import Mapping
@@ -187,6 +188,21 @@ def test_parquet_and_feather_read_like_text(tmp_path: Path, suffix: str) -> None
 
     assert bars["volume"].to_list() == [5.0] and bars["session"].to_list() == [date(2026, 11, 18)]
     assert [(b.line, b.why) for b in broken] == [(2, "the time cannot be read")]
+
+
+def test_row_numbers_go_on_from_batch_to_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(columnar_module, "ROWS", 2)
+    file = tmp_path / "a.parquet"
+    closes = [1.0, 1.0, 1.0, None, 1.0]
+    same = {name: [1.0] * 5 for name in ("open", "high", "low", "volume")}
+    pl.DataFrame({"date": [f"2026-11-{d}" for d in range(16, 21)], **same, "close": closes}).write_parquet(
+        file
+    )
+
+    bars, broken = read(file, DAILY)
+
+    assert bars.height == 4
+    assert [b.line for b in broken] == [4]
 
 
 def test_columns_by_number_mean_the_columns_of_a_parquet_file(tmp_path: Path) -> None:

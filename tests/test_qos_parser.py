@@ -21,12 +21,24 @@ QOS = open_vendor("qos", {"kind": "qos", "key": "sandbox-golden"}, ManualClock(N
 
 
 def bar(code: str, ts: int, kt: int, v: object = "1000", **other: object) -> dict[str, object]:
-    return {"c": code, "o": "10.10", "cl": "10.40", "h": "10.50", "l": "10.00", "v": v, "ts": ts, "kt": kt, **other}
+    return {
+        "c": code,
+        "o": "10.10",
+        "cl": "10.40",
+        "h": "10.50",
+        "l": "10.00",
+        "v": v,
+        "ts": ts,
+        "kt": kt,
+        **other,
+    }
 
 
 def page(body: object, *entries: Entry, received: datetime = NOW) -> Page:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return Page("p1", "r1", "qos", "acc", PageRequest("qos", "/kline", entries), received, 200, "klake-qos/1", raw)
+    return Page(
+        "p1", "r1", "qos", "acc", PageRequest("qos", "/kline", entries), received, 200, "klake-qos/1", raw
+    )
 
 
 def reply(*items: object) -> dict[str, object]:
@@ -66,7 +78,9 @@ def test_both_sides_of_a_dst_change_are_one_series():
 
 
 def test_a_yearly_bar_is_anchored_on_a_day_without_trade():
-    got = one("SH:600519", "600519.SH", Freq.Y1, *(bar("SH:600519", ts, 2001) for ts in (1672502400, 1704038400)))
+    got = one(
+        "SH:600519", "600519.SH", Freq.Y1, *(bar("SH:600519", ts, 2001) for ts in (1672502400, 1704038400))
+    )
 
     assert got.bars["session"].to_pylist() == [date(2023, 1, 1), date(2024, 1, 1)]
     assert got.bars["ts"][0].as_py() == datetime(2023, 1, 1, 1, 30, tzinfo=UTC)
@@ -123,7 +137,10 @@ def test_shuffled_items_of_four_markets_find_their_entries():
 
 def test_two_types_of_one_code_are_told_apart():
     asked = (Entry("AAPL.US", Freq.M1, None, 5), Entry("AAPL.US", Freq.D1, None, 5))
-    items = ({"c": "US:AAPL", "k": [bar("US:AAPL", 1741924800, 1001)]}, {"c": "US:AAPL", "k": [bar("US:AAPL", 1731531540, 1)]})
+    items = (
+        {"c": "US:AAPL", "k": [bar("US:AAPL", 1741924800, 1001)]},
+        {"c": "US:AAPL", "k": [bar("US:AAPL", 1731531540, 1)]},
+    )
 
     got = QOS.parse(page(reply(*items), *asked))
 
@@ -205,7 +222,9 @@ def test_the_unfinished_bar_is_open_then_closed_then_final():
     fetched = [close.replace(hour=6), close, close.replace(hour=10, minute=59), close.replace(hour=11)]
 
     states = [
-        one("SH:600519", "600519.SH", Freq.D1, bar("SH:600519", 1741881600, 1001), received=at).bars["state"][0].as_py()
+        one("SH:600519", "600519.SH", Freq.D1, bar("SH:600519", 1741881600, 1001), received=at)
+        .bars["state"][0]
+        .as_py()
         for at in fetched
     ]
 
@@ -220,7 +239,8 @@ def test_daily_bars_of_a_market_whose_label_nobody_has_seen_are_refused():
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"[]", b"<html></html>", b'{"msg":"OK"}', b'{"msg":"OK","data":null}', b'{"msg":"OK","data":[{"c"']
+    "body",
+    [b"", b"[]", b"<html></html>", b'{"msg":"OK"}', b'{"msg":"OK","data":null}', b'{"msg":"OK","data":[{"c"'],
 )
 def test_a_reply_without_a_list_of_items_is_a_bad_page(body):
     asked = page(body, Entry("AAPL.US", Freq.D1, None, 5))

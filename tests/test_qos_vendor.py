@@ -9,8 +9,17 @@ import httpx
 import pytest
 
 from klake.errors import (
-    BadCredentials, BadPage, BadRequest, ConfigError, CredentialsMissing, RateLimited, SymbolRefused, UnitMismatch,
-    VendorDown, VendorError, VendorRefused,
+    BadCredentials,
+    BadPage,
+    BadRequest,
+    ConfigError,
+    CredentialsMissing,
+    RateLimited,
+    SymbolRefused,
+    UnitMismatch,
+    VendorDown,
+    VendorError,
+    VendorRefused,
 )  # fmt: skip
 from klake.ingest.canary import canaries
 from klake.ingest.clock import SandboxClock
@@ -41,10 +50,14 @@ def client(sandbox: Sandbox, plan: str = "default", **more: object):
 
 def told(answer: Callable[[httpx.Request], httpx.Response], **more: object):
     table = {"kind": "qos", "key": KEY, **more}
-    return open_vendor("qos", table, ManualClock(NOW), client=httpx.Client(transport=httpx.MockTransport(answer)))
+    return open_vendor(
+        "qos", table, ManualClock(NOW), client=httpx.Client(transport=httpx.MockTransport(answer))
+    )
 
 
-def entries(*symbols: str, freq: Freq = Freq.D1, end: datetime | None = None, count: int = 5) -> tuple[Entry, ...]:
+def entries(
+    *symbols: str, freq: Freq = Freq.D1, end: datetime | None = None, count: int = 5
+) -> tuple[Entry, ...]:
     return tuple(Entry(symbol, freq, end, count) for symbol in symbols)
 
 
@@ -98,7 +111,12 @@ def test_ten_series_with_their_own_ends_go_in_one_request():
     assert seen[0].url.path == page.request.endpoint == "/history"
     assert body[0] == {"c": "US:AAPL", "co": 7, "a": 0, "kt": 1, "e": 1767323045}
     assert body[1]["e"] > NOW.timestamp()
-    assert (page.status, page.received_at, page.account, page.kind) == (200, NOW, account_of("qos", KEY), "qos")
+    assert (page.status, page.received_at, page.account, page.kind) == (
+        200,
+        NOW,
+        account_of("qos", KEY),
+        "qos",
+    )
 
 
 def test_newest_bars_are_asked_of_kline_without_an_end():
@@ -183,7 +201,9 @@ def test_a_refused_symbol_is_named_when_the_vendor_names_it():
     assert caught.value.symbol == "00700.HK"
 
 
-@pytest.mark.parametrize("body", [b'{"msg":"OK"}', b'{"msg":"OK","data":null}', b'{"msg":"OK","data":[', b"[]", b"", b"\xff\x00"])
+@pytest.mark.parametrize(
+    "body", [b'{"msg":"OK"}', b'{"msg":"OK","data":null}', b'{"msg":"OK","data":[', b"[]", b"", b"\xff\x00"]
+)
 def test_ok_without_data_is_a_bad_page_and_never_an_empty_one(body):
     vendor = told(lambda request: httpx.Response(200, content=body))
 
@@ -322,7 +342,9 @@ def test_the_volume_unit_is_checked_once_per_venue_and_class(sandbox):
 def test_a_false_volume_unit_stops_everything_and_says_how_to_go_on(sandbox):
     vendor, notes = client(sandbox, capability={"volume_factor": {"SH.stock": 1}}), Noted()
 
-    with pytest.raises(UnitMismatch, match=r'volume_factor = \{ "SH.stock" = 100 \} under \[vendors.qos.capability\]'):
+    with pytest.raises(
+        UnitMismatch, match=r'volume_factor = \{ "SH.stock" = 100 \} under \[vendors.qos.capability\]'
+    ):
         list(canaries(vendor, SYMBOLS, notes, notes.counted))
 
 
@@ -335,11 +357,17 @@ def test_a_vendor_that_is_down_leaves_units_unverified(sandbox):
 
 @pytest.mark.parametrize(
     ("mode", "honoured", "inclusive"),
-    [("inclusive", "the end is honoured", "true"), ("exclusive", "the end is honoured", "false"), ("ignored", "the end is ignored", None)],
+    [
+        ("inclusive", "the end is honoured", "true"),
+        ("exclusive", "the end is honoured", "false"),
+        ("ignored", "the end is ignored", None),
+    ],
 )
 def test_a_probe_settles_the_open_questions_within_five_requests(sandbox, mode, honoured, inclusive):
     plan = sandbox.qos.plans["default"]
-    sandbox.qos.plans["default"] = type(plan)(**{**{f: getattr(plan, f) for f in plan.__slots__}, "end_mode": mode})
+    sandbox.qos.plans["default"] = type(plan)(
+        **{**{f: getattr(plan, f) for f in plan.__slots__}, "end_mode": mode}
+    )
 
     answers = {a.question: a for step in client(sandbox).probe() for a in step}
 
@@ -366,9 +394,21 @@ def test_a_key_that_is_not_set_is_answered_with_the_line_to_write():
         ({"kind": "qos", "key": KEY, "urll": "x"}, "vendors.qos.urll", "no such key"),
         ({"kind": "qos", "key": KEY, "timeout_s": 0}, "vendors.qos.timeout_s", "greater than 0"),
         ({"kind": "qos", "key": KEY, "key_in": "body"}, "vendors.qos.key_in", "query"),
-        ({"kind": "qos", "key": KEY, "capability": {"colour": 1}}, "vendors.qos.capability.colour", "page_limit"),
-        ({"kind": "qos", "key": KEY, "capability": {"page_limit": "x"}}, "vendors.qos.capability.page_limit", "integer"),
-        ({"kind": "qos", "key": KEY, "capability": {"volume_factor": {"SH.hat": 1}}}, "vendors.qos.capability.volume_factor", "SH.stock"),
+        (
+            {"kind": "qos", "key": KEY, "capability": {"colour": 1}},
+            "vendors.qos.capability.colour",
+            "page_limit",
+        ),
+        (
+            {"kind": "qos", "key": KEY, "capability": {"page_limit": "x"}},
+            "vendors.qos.capability.page_limit",
+            "integer",
+        ),
+        (
+            {"kind": "qos", "key": KEY, "capability": {"volume_factor": {"SH.hat": 1}}},
+            "vendors.qos.capability.volume_factor",
+            "SH.stock",
+        ),
         ({"kind": "qos", "key": 5}, "vendors.qos.key", "string"),
     ],
 )

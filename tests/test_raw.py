@@ -19,7 +19,9 @@ from klake.storage.segment import frame, frames
 NOW = datetime(2026, 11, 20, 8, tzinfo=UTC)
 
 
-def page(number: int, body: bytes | None = None, *, vendor: str = "qos", at: datetime = NOW, count: int = 10) -> Page:
+def page(
+    number: int, body: bytes | None = None, *, vendor: str = "qos", at: datetime = NOW, count: int = 10
+) -> Page:
     entry = Entry("600519.SH", Freq.D1, datetime(2026, 11, 1, tzinfo=UTC), count)
     request = PageRequest(vendor, "/kline", (entry,))
     given = f"body {number}".encode() if body is None else body
@@ -66,7 +68,10 @@ def test_pages_are_read_from_spool_and_sealed_segments_alike(zone: RawZone, root
     zone.append([page(3)])
 
     assert bodies(zone).keys() == {"p1", "p2", "p3"}
-    assert [path.parts[-3:-1] for path in sealed(root)] == [("longbridge", "2026-11-20"), ("qos", "2026-11-20")]
+    assert [path.parts[-3:-1] for path in sealed(root)] == [
+        ("longbridge", "2026-11-20"),
+        ("qos", "2026-11-20"),
+    ]
     assert len(spooled(root)) == 1
 
 
@@ -131,7 +136,9 @@ def test_unsettled_are_the_pages_that_nobody_stored(zone: RawZone) -> None:
 
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
-def test_a_segment_cut_at_any_byte_keeps_every_whole_record(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+def test_a_segment_cut_at_any_byte_keeps_every_whole_record(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
     root = str(tmp_path_factory.mktemp("lake"))
     zone = again(root)
     ends = []

@@ -25,7 +25,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """Three symbols; daily bars of 2024 to 2026 from two vendors, minutes of three days from one."""
     lake = Store.open(str(tmp_path_factory.mktemp("lake")), ManualClock(NOW), create=True)
     days = [date(2024, 12, 1) + timedelta(days=n) for n in range(0, 500, 7)]
-    rows = [row(s, d, vendor=v) for s in SYMBOLS for d in days for v in ("qos", "mm") if (s, v) != ("AAPL.US", "mm")]
+    rows = [
+        row(s, d, vendor=v)
+        for s in SYMBOLS
+        for d in days
+        for v in ("qos", "mm")
+        if (s, v) != ("AAPL.US", "mm")
+    ]
     minutes = [
         row(s, OPEN.date() + timedelta(days=n), freq="1m", ts=OPEN + timedelta(days=n, minutes=m), state=state)
         for s in SYMBOLS for n in range(3) for m, state in enumerate(("final", "closed", "open"))
@@ -89,7 +95,7 @@ def test_bounds_are_half_open(store: Store) -> None:
 
 @pytest.mark.parametrize(
     ("freq", "start"),
-    [(Freq.D1, OPEN), (Freq.M1, date(2026, 1, 5)), (Freq.M1, datetime(2026, 1, 5))],  # noqa: DTZ001
+    [(Freq.D1, OPEN), (Freq.M1, date(2026, 1, 5)), (Freq.M1, datetime(2026, 1, 5))],
 )
 def test_a_bound_of_the_wrong_kind_is_refused(store: Store, freq: Freq, start: date) -> None:
     with pytest.raises(BadRequest):
@@ -109,7 +115,10 @@ def test_only_files_that_can_hold_the_answer_are_opened(store: Store) -> None:
         asked = Wanted(Freq.D1, **wanted)  # type: ignore[arg-type]
         return {"/".join(Path(file.path).parts[2:5:2]) for file in files(manifest, asked)}
 
-    assert opened(vendor="qos", start=date(2025, 6, 1)) == {"vendor=qos/period=2025", "vendor=qos/period=2026"}
+    assert opened(vendor="qos", start=date(2025, 6, 1)) == {
+        "vendor=qos/period=2025",
+        "vendor=qos/period=2026",
+    }
     assert opened(symbols=["AAPL.US"], end=date(2025, 1, 1)) == {"vendor=qos/period=2024"}
     assert opened(symbols=["NONE.US"]) == set()
 
@@ -118,11 +127,18 @@ DAYS = st.dates(date(2024, 11, 1), date(2026, 6, 1))
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.none() | st.lists(st.sampled_from([*SYMBOLS, "NO.US"])), st.none() | DAYS, st.none() | DAYS, st.sampled_from([None, "qos", "mm"]))
+@given(
+    st.none() | st.lists(st.sampled_from([*SYMBOLS, "NO.US"])),
+    st.none() | DAYS,
+    st.none() | DAYS,
+    st.sampled_from([None, "qos", "mm"]),
+)
 def test_an_answer_is_what_a_plain_filter_of_everything_gives(
     store: Store, symbols: list[str] | None, start: date | None, end: date | None, vendor: str | None
 ) -> None:
-    everything = [r for v in ("qos", "mm") for r in store.bars(symbols=None, freq=Freq.D1, vendor=v).to_pylist()]
+    everything = [
+        r for v in ("qos", "mm") for r in store.bars(symbols=None, freq=Freq.D1, vendor=v).to_pylist()
+    ]
 
     found = store.bars(symbols=symbols, freq=Freq.D1, start=start, end=end, vendor=vendor).to_pylist()
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -187,6 +188,19 @@ def test_the_front_page_tells_urls_and_secrets_that_depend_on_the_seed_alone(
 def test_a_vendor_without_a_stand_in_is_refused() -> None:
     with pytest.raises(BadRequest, match="qos"):
         Sandbox(vendors=("bloomberg",))
+
+
+def test_a_port_that_is_taken_is_an_error_and_leaves_no_door_open() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+
+        with pytest.raises(OSError):
+            Sandbox(port=port - 1)
+
+        with socket.socket() as probe:
+            assert probe.connect_ex(("127.0.0.1", port - 1)) != 0
 
 
 def test_a_closed_sandbox_answers_nobody_not_even_over_an_old_connection() -> None:

@@ -42,13 +42,15 @@ def sdk(box: Sandbox) -> Iterator[QOSClient]:
 
 
 def dial(box: Sandbox, **body: Any) -> None:
-    httpx.post(f"{box.control_url}/faults", json=body, trust_env=False).raise_for_status()
+    with httpx.Client(verify=False, trust_env=False) as client:
+        client.post(f"{box.control_url}/faults", json=body).raise_for_status()
 
 
 def post(box: Sandbox, path: str, body: Any, key: str = "default", timeout_s: float = 5.0) -> httpx.Response:
     """One bare request: a connection of its own, so that a broken one harms nobody."""
     params = {"key": box.secrets["qos"][key]}
-    return httpx.post(f"{box.qos_url}{path}", params=params, json=body, trust_env=False, timeout=timeout_s)
+    with httpx.Client(verify=False, trust_env=False, timeout=timeout_s) as client:
+        return client.post(f"{box.qos_url}{path}", params=params, json=body)
 
 
 def klines(

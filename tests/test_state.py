@@ -234,6 +234,7 @@ MOUNTS = """\
 /dev/sda1 / ext4 rw 0 0
 nas:/export /home nfs4 rw 0 0
 /dev/sdb1 /home/me/fast\\040disk xfs rw 0 0
+systemd-1 /mnt/share autofs rw 0 0
 //nas/share /mnt/share cifs rw 0 0
 """
 

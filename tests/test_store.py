@@ -40,7 +40,9 @@ def store(path: str, clock: ManualClock) -> Store:
     return Store.open(path, clock, create=True)
 
 
-def bars(symbol: str = "600519.SH", sessions: int = 1, start: date = DAY, close: float = 10.0, at: datetime = NOW) -> pa.Table:
+def bars(
+    symbol: str = "600519.SH", sessions: int = 1, start: date = DAY, close: float = 10.0, at: datetime = NOW
+) -> pa.Table:
     days = [start + timedelta(days=n) for n in range(sessions)]
     return pa.Table.from_pylist(
         [
@@ -141,7 +143,9 @@ def test_the_manifest_tells_what_each_file_holds(store: Store) -> None:
     assert all(os.path.getsize(Path(store.path) / f.path) == f.size_bytes for f in manifest.files)
 
 
-def test_a_commit_that_was_never_published_is_seen_after_the_next_open(store: Store, path: str, clock: ManualClock) -> None:
+def test_a_commit_that_was_never_published_is_seen_after_the_next_open(
+    store: Store, path: str, clock: ManualClock
+) -> None:
     rows = pa.Table.from_pylist(
         [{**row, "known_at": NOW} for row in bars().to_pylist()], schema=TABLES["bars"].schema
     ).select(TABLES["bars"].file_schema.names)
@@ -230,7 +234,9 @@ def test_appending_nothing_new_makes_no_commit(store: Store) -> None:
 
 def test_many_appends_do_not_leave_a_file_each(store: Store) -> None:
     for number in range(20):
-        store.append("members", pa.table({"universe": ["all"], "symbol": [f"{number:06d}.SZ"], "since": [DAY]}))
+        store.append(
+            "members", pa.table({"universe": ["all"], "symbol": [f"{number:06d}.SZ"], "since": [DAY]})
+        )
 
     assert len(store.snapshot().of("members")) <= 9
     assert counted(store, "members") == 20
@@ -265,7 +271,9 @@ def test_deltas_own_vacuum_leaves_the_views_working(store: Store) -> None:
     store.upsert(bars(close=11.0, at=NOW + timedelta(hours=1)))
 
     for name in TABLES:
-        DeltaTable(f"{store.path}/{name}").vacuum(0, dry_run=False, enforce_retention_duration=False, full=True)
+        DeltaTable(f"{store.path}/{name}").vacuum(
+            0, dry_run=False, enforce_retention_duration=False, full=True
+        )
 
     assert counted(store) == 1 and counted(store, "requests") == 0
 
@@ -296,7 +304,9 @@ for number in range(start, 10_000):
 def test_a_killed_writer_leaves_a_whole_lake(store: Store, path: str, clock: ManualClock, kills: int) -> None:
     done = 0
     for kill in range(kills):
-        process = subprocess.Popen([sys.executable, "-c", LOOP, path, str(done)], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, "-c", LOOP, path, str(done)], stdout=subprocess.PIPE, text=True
+        )
         assert process.stdout is not None
         process.stdout.readline()
         until = time.perf_counter() + 0.02 + 0.0137 * (kill % 11)
@@ -311,4 +321,6 @@ def test_a_killed_writer_leaves_a_whole_lake(store: Store, path: str, clock: Man
         keys = {(row["symbol"], row["session"]) for row in found}
         assert len(found) == len(keys) and len(keys) % 5 == 0
         assert len(keys) in {5 * (done + 1), 5 * (done + 2)}  # the last one may have been committed, untold
-        assert DeltaTable(f"{path}/bars").to_pyarrow_table().num_rows == len(found) + counted(lake, "revisions")
+        assert DeltaTable(f"{path}/bars").to_pyarrow_table().num_rows == len(found) + counted(
+            lake, "revisions"
+        )

@@ -218,7 +218,7 @@ def test_bars_of_a_killed_run_are_replayed_not_asked_again(stand: Stand) -> None
     assert report.exit_code == 0, report
     assert len(stand.requests("/history", "/kline")) <= needed + 1
     same(stand, "600519.SH", "1d", "2026-10-01", "2026-11-20")
-    same(stand, "AAPL.US", "1m", "2026-10-01", "2026-11-20T08:31:00Z")
+    same(stand, "AAPL.US", "1m", "2026-10-01T00:00:00Z", "2026-11-20T08:31:00Z")
 
 
 def test_the_quota_is_never_exceeded_by_arrival(stand: Stand) -> None:

@@ -224,6 +224,25 @@ def test_a_symbol_never_becomes_a_path(store: Store, symbol: str) -> None:
     assert not any("CON" in name or ".." in name or "DROP" in name for name in files_of(store))
 
 
+def test_large_files_are_left_alone_by_increments(store: Store) -> None:
+    symbols = [f"{n:06d}.SZ" for n in range(400)]
+    days = [date(2026, 1, 1) + timedelta(days=n) for n in range(90)]
+    store.upsert(batch(*(bar(symbol=s, session=d) for s in symbols for d in days)))
+    (large,) = store.snapshot().of("bars")
+
+    reports = [
+        store.upsert(
+            batch(*(bar(11, NOW + HOUR, symbol=s, session=days[-1] + timedelta(days=n)) for s in symbols))
+        )
+        for n in (1, 2)
+    ]
+    revised = store.upsert(batch(bar(12, NOW + HOUR, symbol=symbols[7], session=days[3])))
+
+    assert [r.new for r in reports] == [400, 400] and revised.revised == 1
+    assert all(r.bytes_written < large.size_bytes / 10 for r in reports)
+    assert sorted(f.rows for f in store.snapshot().of("bars")) == [1, 801, 35_999]
+
+
 def test_increments_do_not_leave_a_file_each(store: Store) -> None:
     for number in range(12):
         store.upsert(batch(bar(session=DAY + timedelta(days=number))))

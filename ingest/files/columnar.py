@@ -31,7 +31,7 @@ def columnar_pieces(path: Path, mapping: Mapping) -> Iterator[Piece]:
         frame = cast("pl.DataFrame", pl.from_arrow(table))
         picked = frame.select(pl.col(frame.columns[i]).alias(target) for target, i in where.items())
         yield piece(picked.with_row_index("line", offset=start), mapping, [])
-        start += 1
+        start += table.num_rows
 
 
 def _batches(path: Path, mapping: Mapping) -> Iterator[Any]:

@@ -1,0 +1,1 @@
+"""Measurements, as ratios to a bound taken in the same run: `make bench`."""
