@@ -6,7 +6,7 @@ Needs Python 3.11 or later and a package index, nothing else: the user's own pip
 
 import sys
 
-if sys.version_info < (3, 11):  # before anything is imported that an older Python does not have
+if sys.version_info < (3, 11):  # noqa: UP036  # before anything is imported that an older Python does not have
     raise SystemExit("klake needs Python 3.11 or later: make PYTHON=python3.12 … picks another one")
 
 import hashlib

@@ -46,8 +46,14 @@ class SandboxClock:
         self._read: tuple[float, _Reading] | None = None
 
     def now(self) -> datetime:
-        """Return the sandbox's present instant, aware, in UTC; a reading counts for 20 ms."""
-        return self._reading().now
+        """Return the sandbox's present instant, aware, in UTC.
+
+        A reading counts for 20 ms and goes on at the sandbox's rate meanwhile: an instant
+        that is too early would free a quota's slot too early.
+        """
+        reading = self._reading()
+        since = self._elapsed() - self._read[0] if self._read else 0.0
+        return reading.now + timedelta(seconds=reading.rate * since)
 
     def wait(self, seconds: float) -> None:
         """Return once the sandbox's time has moved by `seconds`; moves it where it stands still."""

@@ -243,7 +243,7 @@ def _table(
         "session": pa.array(session.astype(np.int32)).cast(pa.date32()),
         "volume": pa.array(rows.volume * factor if factor != 1 else rows.volume),
         "amount": amount,
-        "state": _states(symbol, entry.freq, ts, session, auction, received_at, settle_s),
+        "state": _states(symbol, entry.freq, ts, session, received_at, settle_s),
         "flags": pa.array(auction.astype(np.int32) * int(Flag.AUCTION)),
         "fetched_at": pa.repeat(pa.scalar(received_at, TIME), n),
         **{name: pa.array(getattr(rows, name)) for name in _PRICES},
@@ -252,8 +252,7 @@ def _table(
 
 
 def _states(
-    symbol: Symbol, freq: Freq, ts: Numbers, session: Numbers, auction: Bools, received_at: datetime,
-    settle_s: float,
+    symbol: Symbol, freq: Freq, ts: Numbers, session: Numbers, received_at: datetime, settle_s: float
 ) -> pa.Array:  # fmt: skip
     """Return the state of n ascending bars; only those near the end can be other than final."""
     received, settle = micros(received_at), int(settle_s * 1_000_000)
@@ -264,8 +263,6 @@ def _states(
     book = calendar(symbol.place.calendar)
     at = ts[settled:].view("datetime64[us]") if freq.intraday else session[settled:].astype("datetime64[D]")
     ends = book.bar_ends(freq, at).astype(np.int64)
-    if freq.intraday:  # a print at the close is made after it
-        ends = np.where(auction[settled:], ts[settled:] + reach, ends)
     tail = np.where(ends > received, State.OPEN.value, State.CLOSED.value)
     tail = np.where(received - ends >= settle, np.where(ends > received, tail, State.FINAL.value), tail)
     return pa.concat_arrays(

@@ -70,9 +70,11 @@ class Desk:
         store = self.store(create=create)
         state = State.open(store.state_path, store.id)
         ledger = Ledger(state)
-        if not state.matches(store.id, store.version):
-            ledger.rebuild(store.table("requests"))
-            state.set_tag(store.id, store.version)
+        if not state.matches(store.id):
+            state.reset(store.id)
+        version = store.version  # read before the table: who commits meanwhile is then noticed
+        if not state.matches(store.id, version):
+            ledger.rebuild(store.table("requests"), tag=(store.id, version))
         return Books(store, state, ledger, Runs(state))
 
     def vendor(self, name: str, run: str = "") -> Vendor:

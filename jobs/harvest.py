@@ -87,7 +87,7 @@ class Harvest:
 def _asked(page: Page, sp: SeriesPage, taken: Taken) -> list[Asked]:
     """Return the rows of `requests` for one series of a page: one per stretch, or one that proves nothing."""
     entry = sp.entry
-    proofs = list(taken.stretches) or [None]
+    proofs: list[Covered | None] = [*taken.stretches] or [None]
     return [
         Asked(
             vendor=page.request.vendor, symbol=entry.symbol, freq=entry.freq, endpoint=page.request.endpoint,

@@ -14,13 +14,13 @@ from typing import Final
 
 from ..errors import BadCredentials, Interrupted, UnitMismatch, VendorError
 from ..ingest.canary import canaries
-from ..ingest.fetch import Chain
+from ..ingest.fetch import Chain, Taken
 from ..ingest.vendor import Answer, Vendor
 from ..schemas.coverage import Series
 from ..schemas.events import Fetched, Gave, Planned, Replayed, RunEnded, RunStarted, Waiting
 from ..schemas.page import Page, SeriesPage
 from ..schemas.report import Parked, RunReport
-from ..schemas.session import calendar
+from ..schemas.session import calendar, sessions_table
 from ..schemas.settings import Job
 from ..schemas.symbol import Symbol
 from ..storage.runs import run_id
@@ -147,7 +147,7 @@ class _Run:
         ]  # fmt: skip
         fetching = Fetching(self._vendor, self._sender, chains, _workers(self._vendor))
 
-        def took(page: Page, parts: list[tuple[SeriesPage, object]]) -> None:
+        def took(page: Page, parts: list[tuple[SeriesPage, Taken]]) -> None:
             self._harvest.add(page, parts)
             rows = sum(part.bars.num_rows for part, _ in parts)
             done = self._sender.sent - self._report.canaries
@@ -188,6 +188,7 @@ class _Run:
             self._harvest.flush()
             self._books.store.raw.seal()
             self._books.store.publish_extra("coverage", self._books.ledger.table())
+            self._books.store.publish_extra("sessions", sessions_table())
             self._books.store.publish()
         report, harvest = self._report, self._harvest
         report.written, report.findings = harvest.written, harvest.findings

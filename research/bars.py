@@ -13,8 +13,8 @@ from ..schemas.freq import Freq
 from ..schemas.span import Span
 
 if TYPE_CHECKING:
-    import pandas as pd
-    import polars as pl
+    import pandas
+    import polars
 
 __all__ = ["Bars", "bounds"]
 
@@ -39,32 +39,32 @@ class Bars:
         """Return an Arrow table, n rows."""
         return self.table
 
-    def pl(self) -> "pl.DataFrame":
+    def pl(self) -> "polars.DataFrame":
         """Return a polars frame, n rows; `ts` is Datetime[us, UTC]."""
-        import polars as pl
+        import polars
 
-        frame = pl.from_arrow(self.table)
-        assert isinstance(frame, pl.DataFrame)
+        frame = polars.from_arrow(self.table)
+        assert isinstance(frame, polars.DataFrame)
         return frame
 
-    def lazy(self) -> "pl.LazyFrame":
+    def lazy(self) -> "polars.LazyFrame":
         """Return a lazy polars frame over the bars already read."""
         return self.pl().lazy()
 
-    def pd(self) -> "pd.DataFrame":
+    def pd(self) -> "pandas.DataFrame":
         """Return a pandas frame, n rows, with a plain integer index. Needs the extra `pandas`."""
         try:
-            import pandas  # noqa: F401  # ty: ignore
+            import pandas
         except ImportError:
             raise MissingExtra("pandas", "pandas") from None
-        frame: pd.DataFrame = self.table.to_pandas()
+        frame: pandas.DataFrame = self.table.to_pandas()
         return frame
 
     def numpy(self) -> dict[str, Any]:
         """Return one NumPy array of length n per column."""
         return {name: self.table[name].to_numpy() for name in self.table.column_names}
 
-    def panel(self, field: str = "close") -> "pl.DataFrame":
+    def panel(self, field: str = "close") -> "polars.DataFrame":
         """Return a wide polars frame of one field: a time column, then one column per symbol.
 
         The time column is `session` from one day up, `ts` below; ascending; a symbol without

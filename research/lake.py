@@ -21,8 +21,8 @@ from .write import write_actions, write_bars
 
 if TYPE_CHECKING:
     import duckdb
-    import pandas as pd
-    import polars as pl
+    import pandas
+    import polars
 
 __all__ = ["Answer", "Lake", "ShortAnswer", "open_lake"]
 
@@ -44,17 +44,17 @@ class Answer:
         """Return an Arrow table."""
         return self._relation.to_arrow_table()
 
-    def pl(self) -> "pl.DataFrame":
+    def pl(self) -> "polars.DataFrame":
         """Return a polars frame."""
         return self._relation.pl()
 
-    def pd(self) -> "pd.DataFrame":
+    def pd(self) -> "pandas.DataFrame":
         """Return a pandas frame. Needs the extra `pandas`."""
         try:
-            import pandas  # noqa: F401
+            import pandas
         except ImportError:
             raise MissingExtra("pandas", "pandas") from None
-        frame: pd.DataFrame = self.arrow().to_pandas()
+        frame: pandas.DataFrame = self.arrow().to_pandas()
         return frame
 
     def rows(self) -> list[tuple[Any, ...]]:

@@ -13,6 +13,7 @@ from .grid import grid, number
 from .http import Asked, Reply, in_json, parsed
 from .instruments import Instrument
 from .journal import Journal, stamp
+from .limits import Plan
 from .market import Market, Restatement
 from .qos import Qos
 
@@ -104,17 +105,27 @@ class Control:
         for name in given:
             if name not in known:
                 raise BadRequest("faults", name, known)
+        plans = {name: self._plan(name, changes) for name, changes in given.get("keys", {}).items()}
+        delay = float(given.get("closing_delay_s", self.market.closing_delay_s))
+        restated = [self._restatement(one) for one in given.get("restate", ())]
         self.faults.put(given.get("rules"), given.get("dials", {}))
-        for name, changes in given.get("keys", {}).items():
-            if "quotas" in changes:
-                changes = changes | {"quotas": tuple((int(n), float(s)) for n, s in changes["quotas"])}
-            self.qos.plans[name] = replace(self.qos.plans[name], **changes)
-        self.market.closing_delay_s = float(given.get("closing_delay_s", self.market.closing_delay_s))
-        for one in given.get("restate", ()):
-            first, last = date.fromisoformat(one["start"]), date.fromisoformat(one["end"])
-            at = _instant(one["at"]) if "at" in one else self.clock.now()
-            self.market.restate(Restatement(one["symbol"], number(first), number(last), at.timestamp()))
+        # Nothing is turned until everything has been understood.
+        self.qos.plans |= plans
+        self.market.closing_delay_s = delay
+        for change in restated:
+            self.market.restate(change)
         return self._dials()
+
+    def _plan(self, name: str, changes: dict[str, Any]) -> Plan:
+        if "quotas" in changes:
+            changes = changes | {"quotas": tuple((int(n), float(s)) for n, s in changes["quotas"])}
+        return replace(self.qos.plans[name], **changes)
+
+    def _restatement(self, given: dict[str, Any]) -> Restatement:
+        first, last = date.fromisoformat(given["start"]), date.fromisoformat(given["end"])
+        at = _instant(given["at"]) if "at" in given else self.clock.now()
+        symbol = str(self.market.instrument(given["symbol"]).symbol)
+        return Restatement(symbol, number(first), number(last), at.timestamp())
 
     def _reset(self) -> dict[str, Any]:
         """Forget log, faults, plans, windows and restatements; the clock stays."""

@@ -3,8 +3,9 @@
 import threading
 from collections import deque
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
+from ..errors import BadRequest
 from .noise import key
 
 __all__ = ["EndMode", "Plan", "Windows", "secret"]
@@ -28,6 +29,10 @@ class Plan:
     depth: int = 1000
     end_mode: EndMode = "inclusive"
     expires_s: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.end_mode not in get_args(EndMode):
+            raise BadRequest("end_mode", self.end_mode, get_args(EndMode))
 
 
 class Windows:

@@ -139,8 +139,14 @@ def negative_volume(bars: Bars) -> Bools:
     return wrong if bars.amount is None else wrong | (bars.amount < 0)
 
 
+def low_above_high(bars: Bars) -> Bools:
+    """Return where low is above high."""
+    _, high, low, _ = bars.prices
+    return low > high
+
+
 def outside_range(bars: Bars) -> Bools:
-    """Return where not low ≤ open, close ≤ high."""
+    """Return where not low ≤ open, close ≤ high; real ones exist, in indices of the 1990s for one."""
     opened, high, low, close = bars.prices
     return (low > np.minimum(opened, close)) | (np.maximum(opened, close) > high)
 
@@ -280,9 +286,10 @@ RULES: Final = (
     Rule("not finite", "reject", not_finite, "a value is infinite or no number"),
     Rule("price not positive", "reject", price_not_positive, "a price is 0 or less"),
     Rule("negative volume", "reject", negative_volume, "volume or amount is less than 0"),
-    Rule("outside low and high", "reject", outside_range, "open or close lies outside low and high"),
+    Rule("low above high", "reject", low_above_high, "low is above high"),
     Rule("off the grid", "reject", off_the_grid, "no bar of this freq starts there"),
     Rule("key twice", "reject", key_twice, "one key with different values"),
+    Rule("outside low and high", "suspect", outside_range, "open or close lies outside low and high"),
     Rule("amount band", "suspect", amount_outside_band, "amount ÷ volume lies outside low and high"),
     Rule("neighbour twin", "suspect", neighbour_twin, "several bars equal those of another symbol"),
     Rule("jump", "suspect", jump, "the close moved further than the venue's limit"),

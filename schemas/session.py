@@ -38,7 +38,10 @@ from .hours import (
 from .span import Span
 from .venue import venue as venue_named
 
-__all__ = ["Anchor", "Calendar", "CalendarGuess", "Hours", "calendar", "nominal_ts", "nominal_ts_array"]
+__all__ = [
+    "Anchor", "Calendar", "CalendarGuess", "Hours", "calendar", "nominal_ts", "nominal_ts_array",
+    "sessions_table",
+]  # fmt: skip
 
 Anchor = Literal["session", "clock"]
 Times: TypeAlias = npt.NDArray[np.datetime64]
@@ -299,6 +302,28 @@ def nominal_ts_array(venue: str, sessions: Column) -> pa.Array:
     return pa.array(days * DAY + wall - offsets(place.zone, days), pa.timestamp("us", tz="UTC"), mask=absent)
 
 
+def sessions_table() -> pa.Table:
+    """Return every session that the packed table knows, for SQL.
+
+    n rows × 6: calendar, session (date32), open, break_start, break_end, close (UTC; both
+    breaks null where there is none), ascending by (calendar, session). Calendars that trade
+    every day or every weekday (24/7, FX) are not in it.
+    """
+    parts: list[pa.Table] = []
+    for name in sorted(name for name, rule in RULES.items() if rule.packed):
+        made = book(name)
+        low, high = np.searchsorted(made.days, [number(made.known.start), number(made.known_until) + 1])
+        edges = made.edges.reshape(-1, EDGES)[low:high]
+        whole = edges[:, BREAK_START] == edges[:, BREAK_END]
+        columns = {"calendar": pa.repeat(pa.scalar(name), high - low)}
+        columns["session"] = pa.array(made.days[low:high].astype(np.int32)).cast(pa.date32())
+        for key, at in (("open", OPEN), ("break_start", BREAK_START), ("break_end", BREAK_END), ("close", CLOSE)):
+            mask = whole if key.startswith("break") else None
+            columns[key] = pa.array(edges[:, at], pa.timestamp("us", tz="UTC"), mask=mask)
+        parts.append(pa.table(columns))
+    return pa.concat_tables(parts)
+
+
 @lru_cache
 def _totals(name: str, freq: Freq) -> Days:
     """Return how many bars of `freq` begin before each session: n + 1 counts."""
@@ -306,13 +331,13 @@ def _totals(name: str, freq: Freq) -> Days:
     if freq.intraday:
         edges, step = made.edges.reshape(-1, EDGES), _step(freq) // _MICRO
         parts = (edges[:, BREAK_START] - edges[:, OPEN], edges[:, CLOSE] - edges[:, BREAK_END])
-        counts = sum(-(-part // step) for part in parts)
+        counts = -(-parts[0] // step) - (-parts[1] // step)
     elif freq is Freq.D1:
         counts = np.ones(made.days.size, np.int64)
     else:
         days = cast("list[date]", made.days.astype("datetime64[D]").tolist())
         anchors = np.array([number(freq.anchor(day)) for day in days], np.int64)
-        counts = np.diff(anchors, prepend=anchors[0] - 1) > 0
+        counts = (np.diff(anchors, prepend=anchors[0] - 1) > 0).astype(np.int64)
     return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 

@@ -6,15 +6,17 @@ import os
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.compute
 import pyarrow.parquet as pq
 
 from ..errors import LakeDamaged
 from .layout import ROW_GROUP, Partition, writer_options
 from .objects import sync_directory
+
+_compute: Final[Any] = pyarrow.compute  # its functions are made at run time: no checker knows them
 
 __all__ = ["DataFile", "Facts", "facts", "put", "read", "write"]
 
@@ -114,7 +116,7 @@ def _facts(rows: pa.Table, size: int, partition: Partition | None) -> Facts:
     column = rows[key]
     if partition is not None:
         column = column.cast(pa.int64() if key == "ts" else pa.int32())
-    span = pc.min_max(column).as_py()
+    span = _compute.min_max(column).as_py()
     symbols = frozenset(rows["symbol"].unique().to_pylist()) if partition else frozenset[str]()
     return Facts(rows.num_rows, size, span["min"], span["max"], symbols)
 
@@ -124,7 +126,7 @@ def _stats(rows: pa.Table) -> str:
     low: dict[str, Any] = {}
     high: dict[str, Any] = {}
     for name in rows.column_names if rows.num_rows else ():
-        span = pc.min_max(rows[name]).as_py()
+        span = _compute.min_max(rows[name]).as_py()
         if (least := _plain(span["min"])) is not None and (most := _plain(span["max"])) is not None:
             low[name], high[name] = least, most
     nulls = {name: rows[name].null_count for name in rows.column_names}

@@ -5,7 +5,7 @@ append and no rename, because object stores have neither.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -50,7 +50,7 @@ def sync_directory(path: str | Path) -> None:
 
 
 @contextmanager
-def writing(root: str) -> Iterator[None]:
+def writing(root: str) -> Generator[None]:
     """Turn what a disk or delta-rs says into an error of ours."""
     try:
         yield

@@ -18,10 +18,12 @@ from ..schemas.clock import Clock
 from ..schemas.freq import Freq
 from ..schemas.report import WriteReport
 from . import read, views
+from .disk import network_of
 from .layout import FORMAT, MARKER, SPOOL, STATE
 from .manifest import Manifest
 from .objects import LocalObjects, writing
 from .publisher import Publisher
+from .quotas import quotas_path
 from .raw import RawZone
 from .tables import PUBLISHED, spec
 from .writer import Writer
@@ -96,7 +98,12 @@ class Store:
 
     @property
     def state_path(self) -> str:
-        """Where the state database of a local lake lies; nothing in it is the only copy of anything."""
+        """Where the lake's state database lies: in the lake, or with the user's where the lake is on a network.
+
+        Nothing in it is the only copy of anything.
+        """
+        if network_of(Path(self.path)):
+            return str(quotas_path().with_name(f"{self.id}.sqlite"))
         return str(Path(self.path) / STATE)
 
     def table(self, relation: str, columns: Sequence[str] | None = None) -> pa.Table:
@@ -161,7 +168,16 @@ class Store:
             self._publisher.extra(name, table)
 
     def views_at(self, mount: str, out: str) -> None:
-        """Write the DuckDB file `out`, whose views find this lake where another machine mounts it."""
+        """Write the DuckDB file `out`, whose views find this lake at `mount`, where another machine has it.
+
+        DuckDB reads the files while it makes a view, so the lake must be found at `mount` here,
+        too: a link will do. BadRequest where it is not.
+        """
+        if not (Path(mount) / MARKER).is_file():
+            raise BadRequest(
+                "at", mount, hint=f"the lake must be found there while the views are made: ln -s {self.path} {mount}",
+                hint_zh=f"生成视图时必须能在该路径找到数据湖：ln -s {self.path} {mount}",
+            )  # fmt: skip
         with writing(out):
             views.write_catalog(out, views.statements(views.SelfResolving(mount)))
 

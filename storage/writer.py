@@ -1,6 +1,6 @@
 """Writing: bars by upsert, rows by append, each in one commit that is redone when another writer was first."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -143,7 +143,7 @@ class Writer:
             (Path(self._root) / file.path).unlink(missing_ok=True)
 
     @contextmanager
-    def _taking_turns(self) -> Iterator[None]:
+    def _taking_turns(self) -> Generator[None]:
         if self._turn is None:
             yield
             return

@@ -328,7 +328,7 @@ def test_verbs_work_on_consoles_that_cannot_spell_everything(klake: Klake, stand
 def test_verbs_work_without_a_home(klake: Klake, stand: Stand) -> None:
     klake("sync")
 
-    done = _each(stand, (["status"], ["sync"], ["sql", "SELECT 1"], ["doctor"]), HOME=None, KLAKE_STATE=None)
+    done = _each(stand, (["status"], ["sync"], ["sql", "SELECT 1"], ["doctor"]), HOME=None, USERPROFILE=None)
 
     assert done.stderr.splitlines()[-1] == b"[0, 0, 0, 0]", done.stderr
 

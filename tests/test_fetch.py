@@ -354,6 +354,18 @@ def test_the_newest_session_stands_as_far_as_it_has_come(freq, now, standing):
     assert told(taken)[-1][1:] == ("11-21", standing, Reason.NONE)
 
 
+def test_a_running_session_without_a_trade_yet_is_open_and_an_ended_one_is_empty():
+    running = Wire(daily(TRADED[:-1]), now=datetime(2026, 11, 20, 2, tzinfo=UTC))
+    ended = Wire(daily(TRADED[:-1]), now=datetime(2026, 11, 20, 7, 5, tzinfo=UTC))
+    week = Span(date(2026, 11, 16), date(2026, 11, 21))
+
+    _, early = run(running, "600519.SH", Freq.D1, week)
+    _, late = run(ended, "600519.SH", Freq.D1, week)
+
+    assert told(early)[-1] == ("11-20", "11-21", Standing.OPEN, Reason.NONE)
+    assert told(late)[-1] == ("11-20", "11-21", Standing.EMPTY, Reason.VENDOR_NONE)
+
+
 def test_a_running_week_is_open_and_the_weeks_before_are_final():
     weeks = sorted({Freq.W1.anchor(s) for s in TRADED})
     wire = Wire(daily(weeks), now=datetime(2026, 11, 19, 3, tzinfo=UTC))

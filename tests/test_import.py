@@ -364,6 +364,15 @@ def test_what_cannot_be_stored_is_quarantined_with_line_and_rule(store: Store, t
     assert again.written.quarantined == 0
 
 
+def test_a_rejected_row_alone_is_a_failure_that_the_exit_code_tells(store: Store, tmp_path: Path) -> None:
+    file = written(tmp_path / "a.csv", HEAD + "2026-11-18,1,2,1,1,1\n2026-11-14,1,2,1,1,1\n")
+
+    report = brought(store, file, DAILY)
+
+    assert (report.files[0].broken, report.files[0].rejected) == (0, 1)
+    assert report.exit_code == 1
+
+
 def test_one_file_that_cannot_be_read_does_not_stop_the_next(store: Store, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()

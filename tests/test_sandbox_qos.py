@@ -528,3 +528,14 @@ def test_the_stand_in_knows_no_session_that_has_not_opened(box: Sandbox) -> None
 
     assert bars["HK:700"][0]["ts"] < opening - 86_400
     assert bars["SH:600519"][0]["ts"] < opening - 43_200
+
+
+def test_a_delisted_name_ends_and_an_unlisted_one_is_known_but_empty(box: Sandbox) -> None:
+    gone = klines(box, entry("US:TWTR", 1001, 2), entry("US:TWTR", 1, 2))["US:TWTR"]
+    box.clock.put(datetime(2026, 9, 1, 8, tzinfo=UTC))
+
+    unborn = klines(box, entry("US:TRUE", 1001, 5), entry("SH:688999", 1, 5))
+    quotes = [post(box, path, {"codes": ["US:TRUE"]}).json()["data"] for path in ("/snapshot", "/depth")]
+
+    assert {datetime.fromtimestamp(bar["ts"], UTC).date().isoformat() for bar in gone[-1:]} == {"2022-10-27"}
+    assert unborn == {"US:TRUE": [], "SH:688999": []} and quotes == [[], []]

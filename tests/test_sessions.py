@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
@@ -19,7 +20,9 @@ from hypothesis import strategies as st
 
 from klake.errors import BadRequest
 from klake.schemas.freq import Freq
-from klake.schemas.session import Calendar, CalendarGuess, _warn_once, calendar, nominal_ts, nominal_ts_array
+from klake.schemas.session import (
+    Calendar, CalendarGuess, _warn_once, calendar, nominal_ts, nominal_ts_array, sessions_table,
+)  # fmt: skip
 from klake.schemas.venue import VENUES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -398,3 +401,28 @@ def test_the_days_of_the_shanghai_index_are_its_sessions(code: str) -> None:
 
     assert len(traded) == 8_455
     assert sessions == traded
+
+
+@given(
+    st.sampled_from(["XSHG", "XHKG", "XNYS", "24/7", "FX"]), st.sampled_from([f for f in Freq if f.value != "1w"]),
+    st.dates(date(2005, 1, 1), date(2025, 1, 1)), st.integers(0, 40),
+)  # fmt: skip
+def test_bars_counted_are_the_bars_of_the_grid(name: str, freq: Freq, start: date, days: int) -> None:
+    book, end = calendar(name), start + timedelta(days=days)
+    first = freq.anchor(start) if not freq.intraday else start
+
+    counted = book.bars(first, end, freq)
+
+    sessions = book.sessions(first, end)
+    grid = sum(len(book.starts(s, freq)) for s in sessions) if freq.intraday else len({freq.anchor(s) for s in sessions})
+    assert counted == grid
+
+
+def test_the_session_table_for_sql_is_what_the_calendars_say() -> None:
+    table = sessions_table()
+
+    rows = table.filter(pc.field("calendar") == "XHKG").select(["session", "open", "close"]).to_pylist()
+    assert table.num_rows > 40_000
+    for row in rows[-300:]:
+        hours = calendar("XHKG").hours(row["session"])
+        assert (row["open"], row["close"]) == (hours.open, hours.close)

@@ -83,7 +83,6 @@ CAPABILITY: Final = Capability(
 class QosOptions(VendorOptions):
     """`[vendors.NAME]` of kind qos."""
 
-    kind: Literal["qos"] = "qos"
     key: SecretStr = Field(min_length=1)
     url: str = "https://api.qos.hk"
     key_in: Literal["header", "query"] = "header"
