@@ -27,8 +27,13 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a GBK or ASCII console must never stop a verb
             stream.reconfigure(errors="replace")
-    signal.signal(signal.SIGTERM, _stopped)
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup stays nohup
+            signal.signal(number, _stopped)
     code = run(sys.argv[1:])
+    if code == Interrupted.exit_code:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C has nothing left to stop
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -84,7 +89,7 @@ def _command(argv: Sequence[str]) -> str:
 
 
 def _stopped(_number: int, _frame: object) -> None:
-    """SIGTERM ends a run as Ctrl-C does."""
+    """SIGTERM, or a terminal that closes, ends a run as Ctrl-C does."""
     raise KeyboardInterrupt
 
 

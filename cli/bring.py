@@ -67,7 +67,7 @@ def bring(
             raise BadRequest("as", kind, KINDS)
         report = brought(
             desk.store(create=True), [Path(file) for file in files], vendor=vendor, clock=desk.clock, mapping=mapping,
-            kind=kind or None, to=Freq.parse(to) if to else None, events=drawn,  # type: ignore[arg-type]
+            kind=kind or None, to=Freq.parse(to) if to else None, events=drawn,
         )  # fmt: skip
     if as_json:
         print(json.dumps({"sandbox": desk.sandbox, **report.as_json()}, ensure_ascii=False, default=str))

@@ -5,7 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import date, timedelta
 from io import TextIOWrapper
@@ -61,12 +61,12 @@ def demo(
 
 
 @contextmanager
-def _sandbox() -> Iterator[str]:
+def _sandbox() -> Generator[str, None, None]:
     """Yield the control URL of a sandbox process that ends with this block, whatever happens."""
-    command = [sys.executable, "-m", "klake", "--quiet", "sandbox", "run", "--clock", "now", "--rate", "1"]
+    command = [sys.executable, "-m", "klake", "--quiet", "sandbox", "run", "--clock", "now", "--rate", "1", "--until-eof"]
     # A session of its own: Ctrl-C on the terminal is for us, we stop the sandbox ourselves.
     own: dict[str, Any] = {"start_new_session": True} if os.name == "posix" else {"creationflags": 0x200}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True, **own) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True, **own) as process:
         try:
             assert process.stdout is not None
             line = process.stdout.readline()

@@ -4,7 +4,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -67,7 +67,7 @@ def form_of(form: str, out: str) -> str:
 
 
 @contextmanager
-def _replacing(target: Path) -> Iterator[BinaryIO]:
+def _replacing(target: Path) -> Generator[BinaryIO, None, None]:
     """Hand out a file beside `target` that takes its place when all went well."""
     beside = target.with_name(f".{target.name}.{os.getpid()}")
     try:

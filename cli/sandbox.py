@@ -1,5 +1,8 @@
 """`klake sandbox run`: stand-ins of the vendors on this machine, no key and no network needed."""
 
+import os
+import sys
+import threading
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -36,6 +39,7 @@ def run(
     port: Annotated[
         int, typer.Option("--port", min=0, max=65_535, metavar="P", help="Of the control face; 0: a free one.")
     ] = 0,
+    until_eof: Annotated[bool, typer.Option("--until-eof", hidden=True, help="End when stdin does.")] = False,
 ) -> None:  # fmt: skip
     """Print one JSON line with every URL and the keys it accepts, then serve until Ctrl-C."""
     from ..sandbox.server import START, VENDORS, serve
@@ -43,11 +47,19 @@ def run(
     first = _instant(clock) if clock else START
     names = tuple(listed(vendors)) or VENDORS
     session_of(ctx).sandbox()
+    if until_eof:
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
     try:
         serve(seed, instruments, first, rate, names, port)
     except (OSError, OverflowError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise BadRequest("port", port, hint=f"cannot be listened on: {why}", hint_zh=f"无法监听：{why}") from None
+
+
+def _end_with_stdin() -> None:
+    """End this process when whoever started it is gone, however that came about."""
+    sys.stdin.buffer.read()
+    os._exit(0)
 
 
 def _instant(text: str) -> "datetime":

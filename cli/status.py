@@ -65,7 +65,7 @@ def _row(shelf: "Shelf") -> tuple[object, ...]:
     if fresh.behind:
         word = f"{count(fresh.behind)} behind, up to {count(fresh.worst_sessions)} sessions"
     else:
-        word = "up to date"
+        word = "up to date" if fresh.current else "not synced"
     return (
         shelf.vendor, shelf.freq, count(shelf.symbols), count(shelf.bars), spread(shelf.first, shelf.newest),
         count(shelf.expected), count(shelf.stored), count(sum(shelf.empty.values())), count(shelf.missing), word,

@@ -4,7 +4,7 @@ import json
 
 import typer
 
-from .render import say_table
+from .render import plural, say_table
 from .session import session_of
 from .work import JsonOption
 
@@ -50,7 +50,7 @@ def probe(ctx: typer.Context, name: str = typer.Argument(metavar="NAME"), as_jso
         return
     rows = [(a.question, a.text, a.basis if a.basis == "observed" else "*unverified*", a.evidence) for a in report.answers]
     say_table(("question", "answer", "known", "evidence"), rows, fit=True)
-    session.say(f"{report.requests} requests; the answers are kept and shown by `klake vendors`")
+    session.say(f"{plural(report.requests, 'request')}; `klake vendors` shows the answers; the replies are in {report.recording}")
 
 
 def _evidence(basis: str, seen: object) -> str:

@@ -11,10 +11,10 @@ from typing import Final
 from zoneinfo import ZoneInfo
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from ..schemas.bar import INCOMING, empty
 from ..schemas.capability import Capability
+from ..schemas.compute import pc
 from ..schemas.coverage import Covered, Reason, Series
 from ..schemas.freq import Freq
 from ..schemas.page import Entry, Page, Reject, SeriesPage

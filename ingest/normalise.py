@@ -3,7 +3,6 @@
 Nothing is invented here: what cannot be a bar becomes a Reject, what says "no trade" goes.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
@@ -14,10 +13,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from ..schemas.bar import INCOMING, STATE_RANK, TIME, Flag, State, empty
+from ..schemas.bar import INCOMING, TIME, Flag, State, empty
 from ..schemas.capability import Capability
+from ..schemas.compute import pc
 from ..schemas.freq import Freq
 from ..schemas.grid import Bools, Numbers, grid, micros
 from ..schemas.page import Entry, Reject, SeriesPage
@@ -35,6 +34,8 @@ _REACH: Final = {
     Freq.Y1: 370,
 }  # days a bar may last, and more
 _NEVER_FILLER: Final = {Class.INDEX, Class.FX}  # they move, or stand still, without volume
+_EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
+_RANK: Final = {State.OPEN.value: 0, State.CLOSED.value: 1, State.FINAL.value: 2}
 _PRICES: Final = ("open", "high", "low", "close")
 Floats: TypeAlias = npt.NDArray[np.float64]
 
@@ -202,7 +203,7 @@ def _place_hours(name: str, freq: Freq, ts: Numbers) -> tuple[Numbers, Numbers, 
     phase = book.phases(times)
     closes = np.zeros(ts.size, np.bool_)
     for row in np.flatnonzero((phase == "post") & known):
-        day = date.fromordinal(int(session[row]) + date(1970, 1, 1).toordinal())
+        day = date.fromordinal(int(session[row]) + _EPOCH_DAY)
         closes[row] = micros(book.hours(day).close) == ts[row]
     inside = known & ((phase == "regular") | (phase == "lunch") | (phase == "pre"))
     return ts, session, closes, ~(inside | closes)
@@ -254,7 +255,7 @@ def _table(
 def _states(
     symbol: Symbol, freq: Freq, ts: Numbers, session: Numbers, received_at: datetime, settle_s: float
 ) -> pa.Array:  # fmt: skip
-    """Return the state of n ascending bars; only those near the end can be other than final."""
+    """Return the state of n ascending bars: final ones, then closed, then open ones."""
     received, settle = micros(received_at), int(settle_s * 1_000_000)
     reach = freq.minutes * 60_000_000 if freq.intraday else _REACH[freq] * _DAY_US
     settled = int(np.searchsorted(ts, received - settle - reach, side="right"))
@@ -263,11 +264,10 @@ def _states(
     book = calendar(symbol.place.calendar)
     at = ts[settled:].view("datetime64[us]") if freq.intraday else session[settled:].astype("datetime64[D]")
     ends = book.bar_ends(freq, at).astype(np.int64)
-    tail = np.where(ends > received, State.OPEN.value, State.CLOSED.value)
-    tail = np.where(received - ends >= settle, np.where(ends > received, tail, State.FINAL.value), tail)
-    return pa.concat_arrays(
-        [pa.repeat(State.FINAL.value, settled), pa.array(tail.astype(object), pa.string())]
-    )
+    running = int(np.count_nonzero(ends > received))
+    settled += int(np.count_nonzero(received - ends >= settle))
+    counts = ((State.FINAL, settled), (State.CLOSED, ts.size - settled - running), (State.OPEN, running))
+    return pa.concat_arrays([pa.repeat(state.value, n) for state, n in counts if n])
 
 
 def _instant(time: int) -> datetime:
@@ -294,18 +294,7 @@ def fold(bars: pa.Table) -> pa.Table:
     bars = _without_fillers(bars, symbol)
     if not freq.intraday or not bars.num_rows or not pc.max(_printed(bars)).as_py():
         return bars
-    slot = _slots(calendar(symbol.place.calendar), freq)
-    prints: dict[datetime, list[dict[str, Any]]] = {}
-    loose = _loose(bars, symbol)
-    for row in bars.filter(loose).to_pylist():
-        prints.setdefault(slot(row["session"], row["ts"]), []).append(row)
-    bars = bars.filter(pc.invert(loose))
-    touched = pc.is_in(bars["ts"], value_set=pa.array(list(prints), TIME))
-    for row in bars.filter(touched).to_pylist():
-        prints[row["ts"]].append(row)
-    made = [_merged(ts, rows) for ts, rows in prints.items()]
-    folded = pa.Table.from_pylist(made, schema=INCOMING)
-    return pa.concat_tables([bars.filter(pc.invert(touched)), folded]).sort_by("ts")
+    return _merged(bars, _slots(bars, symbol, freq))
 
 
 def _without_fillers(bars: pa.Table, symbol: Symbol) -> pa.Table:
@@ -316,46 +305,60 @@ def _without_fillers(bars: pa.Table, symbol: Symbol) -> pa.Table:
     return bars.filter(pc.invert(still))
 
 
-def _loose(bars: pa.Table, symbol: Symbol) -> pa.Array:
-    """Return where a print stands outside the grid; one folded before does not."""
-    phase = calendar(symbol.place.calendar).phases(bars["ts"])
-    return pc.and_(_printed(bars), pa.array(phase != "regular"))
-
-
 def _printed(bars: pa.Table) -> pa.ChunkedArray:
     return pc.not_equal(pc.bit_wise_and(bars["flags"], pa.scalar(int(Flag.AUCTION), pa.int32())), 0)
 
 
-def _slots(book: Calendar, freq: Freq) -> Callable[[date, datetime], datetime]:
-    """Return the function (session, ts of a print) → start of the slot that takes it."""
+def _slots(bars: pa.Table, symbol: Symbol, freq: Freq) -> Numbers:
+    """Return where each of n bars belongs: a print outside the hours to a slot, all others where they start."""
+    book = calendar(symbol.place.calendar)
+    ts = _numbers(bars["ts"])
+    loose = _printed(bars).to_numpy() & (book.phases(ts.view("datetime64[us]")) != "regular")
+    if not loose.any():
+        return ts
+    days = _numbers(bars["session"])
+    first, last = (date.fromordinal(_EPOCH_DAY + int(day)) for day in (days[0], days[-1]))
+    slots = grid(book.name, freq, first, last)
+    starts, sessions = slots.starts[~slots.auction], slots.sessions[~slots.auction]
+    opening = starts[np.searchsorted(sessions, days[loose], side="left")]
+    closing = starts[np.searchsorted(sessions, days[loose], side="right") - 1]
+    ts = ts.copy()
+    ts[loose] = np.where(ts[loose] < opening, opening, closing)
+    return ts
 
-    def slot(session: date, ts: datetime) -> datetime:
-        starts = book.starts(session, freq)
-        return starts[0] if ts < starts[0] else starts[-1]
 
-    return slot
-
-
-def _merged(ts: datetime, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the one bar that starts at `ts` and holds all of `rows`."""
-    ordered = sorted(rows, key=lambda row: row["ts"])
-    amounts = [row["amount"] for row in ordered]
-    flags = int(Flag.AUCTION)
-    for row in ordered:
-        flags |= row["flags"]
-    return {
-        **ordered[0],
-        "ts": ts,
-        "high": max(row["high"] for row in ordered),
-        "low": min(row["low"] for row in ordered),
-        "close": ordered[-1]["close"],
-        "volume": sum(row["volume"] for row in ordered),
-        "amount": None if None in amounts else sum(amounts),
-        "state": min((State(row["state"]) for row in ordered), key=_rank).value,
-        "flags": flags,
-        "fetched_at": max(row["fetched_at"] for row in ordered),
+def _merged(bars: pa.Table, slots: Numbers) -> pa.Table:
+    """Return one bar per slot: n rows ascending, those of one slot next to each other."""
+    edges = np.flatnonzero(np.concatenate([[True], slots[1:] != slots[:-1]]))
+    if edges.size == slots.size and bool((slots == _numbers(bars["ts"])).all()):
+        return bars
+    last = np.append(edges[1:], slots.size) - 1
+    ranks = np.array([_RANK[state] for state in bars["state"].to_pylist()], np.int8)
+    flags = bars["flags"].to_numpy()
+    alone = np.diff(np.append(edges, slots.size)) == 1
+    moved = slots[edges] != _numbers(bars["ts"])[edges]
+    touched = np.where(~alone | moved, int(Flag.AUCTION), 0)
+    names = list(_RANK)
+    made: dict[str, Any] = {
+        "ts": slots[edges].view("datetime64[us]"),
+        "high": np.maximum.reduceat(bars["high"].to_numpy(), edges),
+        "low": np.minimum.reduceat(bars["low"].to_numpy(), edges),
+        "close": bars["close"].to_numpy()[last],
+        "volume": np.add.reduceat(bars["volume"].to_numpy(), edges),
+        "state": [names[rank] for rank in np.minimum.reduceat(ranks, edges).tolist()],
+        "flags": np.bitwise_or.reduceat(flags, edges) | touched.astype(np.int32),
+        "fetched_at": np.maximum.reduceat(_numbers(bars["fetched_at"]), edges).view("datetime64[us]"),
     }
+    amount = bars["amount"]
+    if amount.null_count < len(amount):
+        made["amount"] = pa.array(np.add.reduceat(amount.to_numpy(), edges), from_pandas=True)
+    out = bars.take(pa.array(edges))
+    for name, values in made.items():
+        at = INCOMING.get_field_index(name)
+        out = out.set_column(at, INCOMING.field(at), pa.array(values, INCOMING.field(at).type))
+    return out
 
 
-def _rank(state: State) -> int:
-    return STATE_RANK[state] + (state is State.FINAL)
+def _numbers(column: pa.ChunkedArray) -> Numbers:
+    """Return times as microseconds, dates as days since 1970."""
+    return cast("Numbers", column.to_numpy().astype(np.int64))

@@ -52,26 +52,34 @@ class Fetching:
         rests = [self._rest(series) for series in self._lanes]
         return max(-(-sum(rests) // self._vendor.capability.products), max(rests, default=0))
 
-    def run(self, took: Took) -> None:
+    def run(self, took: Took, stop: Callable[[], None]) -> None:
         """Fetch until no chain wants more; hands each page, parsed and taken, to `took`.
 
-        Raises what `Sender.pages` raises; what was handed over stays handed over.
+        Raises what `Sender.pages` raises; what was handed over stays handed over. `stop` makes
+        every wait of the sender end: it is called before anything is raised.
         """
         with ThreadPoolExecutor(self._workers, thread_name_prefix="klake-fetch") as pool:
-            flying: dict[Future[Answer], dict[Series, Chain]] = {}
-            while True:
-                while len(flying) < self._workers and (batch := self._batch(idle=not flying)):
-                    entries = [entry for chain in batch.values() if (entry := chain.next()) is not None]
-                    request = self._vendor.request(tuple(entries))
-                    flying[pool.submit(self._sender.pages, request)] = batch
-                    self._busy.update(batch)
-                if not flying:
-                    return
-                done, _ = wait(flying, return_when=FIRST_COMPLETED)
-                for future in done:
-                    batch = flying.pop(future)
-                    self._take(batch, *future.result(), took)
-                    self._busy.difference_update(batch)
+            try:
+                self._run(pool, took)
+            except BaseException:
+                stop()  # before the pool waits for its workers, which may be waiting for the quota
+                raise
+
+    def _run(self, pool: ThreadPoolExecutor, took: Took) -> None:
+        flying: dict[Future[Answer], dict[Series, Chain]] = {}
+        while True:
+            while len(flying) < self._workers and (batch := self._batch(idle=not flying)):
+                entries = [entry for chain in batch.values() if (entry := chain.next()) is not None]
+                request = self._vendor.request(tuple(entries))
+                flying[pool.submit(self._sender.pages, request)] = batch
+                self._busy.update(batch)
+            if not flying:
+                return
+            done, _ = wait(flying, return_when=FIRST_COMPLETED)
+            for future in done:
+                batch = flying.pop(future)
+                self._take(batch, *future.result(), took)
+                self._busy.difference_update(batch)
 
     def _rest(self, series: Series) -> int:
         return 0 if series in self._refused else sum(chain.entries_left for chain in self._lanes[series])

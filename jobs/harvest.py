@@ -4,20 +4,27 @@ Order of a flush: quarantine and findings, bars, requests, coverage. Each step m
 repeated: a crash between two of them is healed by replaying the raw pages.
 """
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import date
 from typing import Final
+from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 
 from ..ingest.fetch import Taken
 from ..schemas.bar import INCOMING
 from ..schemas.clock import Clock
-from ..schemas.coverage import Covered
+from ..schemas.coverage import Covered, Series
 from ..schemas.events import Committed, Events, Finding
+from ..schemas.freq import Freq
 from ..schemas.page import Page, SeriesPage
 from ..schemas.quality import check, quarantined
 from ..schemas.report import WriteReport
 from ..schemas.requests import Asked, rows
+from ..schemas.span import Span, missing
+from ..schemas.symbol import Symbol
 from .desk import Books
 
 __all__ = ["Harvest"]
@@ -54,9 +61,11 @@ class Harvest:
         self._quarantine += [checked.rejected, refused]
         self._findings.append(checked.findings)
         self._rows += checked.kept.num_rows
+        bad = _refused_sessions(checked.rejected)
         for sp, part in taken:
-            self._asked += _asked(page, sp, part)
-            self._stretches += part.stretches
+            proved = _proved(part.stretches, bad)
+            self._asked += _asked(page, sp, part.bars.num_rows, proved)
+            self._stretches += proved
         if self._rows >= _ROWS or (self._clock.now() - self._since).total_seconds() >= _SECONDS:
             self.flush()
 
@@ -84,16 +93,37 @@ class Harvest:
         self._rows = 0
 
 
-def _asked(page: Page, sp: SeriesPage, taken: Taken) -> list[Asked]:
+def _refused_sessions(rejected: pa.Table) -> dict[Series, set[date]]:
+    """Return the sessions whose only bar a rule refused: daily and longer ones, which stay missing."""
+    found: dict[Series, set[date]] = defaultdict(set)
+    for row in rejected.select(["vendor", "symbol", "freq", "ts"]).to_pylist():
+        freq = Freq(row["freq"])
+        if not freq.intraday and row["ts"] is not None:
+            zone = ZoneInfo(Symbol.parse(row["symbol"]).place.zone)
+            found[Series(row["vendor"], row["symbol"], freq)].add(freq.anchor(row["ts"].astimezone(zone).date()))
+    return found
+
+
+def _proved(stretches: Sequence[Covered], refused: Mapping[Series, set[date]]) -> list[Covered]:
+    """Return what is proven of the sessions, without those whose bar was refused."""
+    out: list[Covered] = []
+    for one in stretches:
+        freq = one.series.freq
+        holes = [Span(day, freq.following(day)) for day in refused.get(one.series, ())]
+        out += [replace(one, sessions=part) for part in missing(holes, one.sessions)] if holes else [one]
+    return out
+
+
+def _asked(page: Page, sp: SeriesPage, bars: int, proved: Sequence[Covered]) -> list[Asked]:
     """Return the rows of `requests` for one series of a page: one per stretch, or one that proves nothing."""
     entry = sp.entry
-    proofs: list[Covered | None] = [*taken.stretches] or [None]
+    proofs: list[Covered | None] = [*proved] or [None]
     return [
         Asked(
             vendor=page.request.vendor, symbol=entry.symbol, freq=entry.freq, endpoint=page.request.endpoint,
             asked_end=entry.end, asked_count=entry.count, adjust=entry.adjust,
             proved=proof.sessions if proof else None, standing=proof.standing if proof else None,
-            rows=taken.bars.num_rows if number == 0 else 0, outcome=sp.outcome,
+            rows=bars if number == 0 else 0, outcome=sp.outcome,
             reason=proof.reason.value if proof else sp.reason, account=page.account, page_id=page.id,
             stretch=number, run=page.run, fetched_at=page.received_at, received_bytes=len(page.body),
         )

@@ -1,8 +1,8 @@
 """Status: how the lake stands against what the jobs want; sends nothing."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +24,8 @@ from .plan import wanted
 __all__ = ["Freshness", "LastRun", "Shelf", "StatusReport", "Stuck", "Unverified", "declared", "status", "unverified"]
 
 Wants = dict[Series, Span[date]]
+_EPOCH: Final = date(1970, 1, 1)
+_DAY_US: Final = 86_400_000_000
 _NOT_BEHAVIOUR: Final = ("platform", "evidence", "venues", "classes", "volume_factor")
 
 
@@ -241,13 +243,23 @@ def _shelf(
     ]  # fmt: skip
     held = manifest.series().get((vendor, freq.value), frozenset[str]())
     spans = [c.sessions for s in mine for c in covered.get(s, ()) if c.standing is not Standing.EMPTY]
-    ends = [(s, _newest(s, covered.get(s, ()))) for s in mine]
+    ends = [_newest(s, covered.get(s, ())) for s in mine]
     return Shelf(
         vendor=vendor, freq=freq.value, symbols=len({s.symbol for s in mine} | held), bars=sum(f.rows for f in files),
         expected=total.expected, stored=total.stored, open=total.open, empty=dict(total.empty), missing=total.missing,
-        first=min((s.start for s in spans), default=None), newest=max((d for _, d in ends if d), default=None),
+        first=min((s.start for s in spans), default=_day(freq, [f.low for f in files], min)),
+        newest=max((d for d in ends if d), default=_day(freq, [f.high for f in files], max)),
         freshness=_freshness(mine, covered, now),
     )  # fmt: skip
+
+
+def _day(freq: Freq, keys: Sequence[int | str], pick: Callable[[list[int]], int]) -> date | None:
+    """Return the day of the outermost key that files hold: microseconds below one day, days from one day up."""
+    known = [key for key in keys if isinstance(key, int)]
+    if not known:
+        return None
+    days = pick(known) // _DAY_US if freq.intraday else pick(known)
+    return _EPOCH + timedelta(days=days)
 
 
 def _newest(series: Series, stretches: Iterable[Covered]) -> date | None:

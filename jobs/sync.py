@@ -154,10 +154,7 @@ class _Run:
             self._events.emit(Fetched(done, done + fetching.left(), rows, len(page.body)))
 
         try:
-            fetching.run(took)
-        except KeyboardInterrupt:
-            self._stop.tell()
-            raise
+            fetching.run(took, self._stop.tell)
         finally:
             self._park(fetching)
             if fetching.end_ignored:

@@ -4,16 +4,18 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import date
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, cast
 
 from ..errors import CredentialsMissing, LakeError
 from ..ingest.vendor import Answer, Vendor
 from ..schemas.capability import Capability
+from ..schemas.page import Page, PageRequest
 from ..schemas.symbol import Class
 from ..storage.coverage import Ledger
+from ..storage.quotas import quotas_path
 from .config import vendor_table
 from .desk import Desk
-from .facts import keep
 from .status import declared
 
 __all__ = ["FieldFact", "Known", "ProbeReport", "known", "probe"]
@@ -58,12 +60,13 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class ProbeReport:
-    """What a probe asked and learned, in how many requests."""
+    """What a probe asked and learned, in how many requests; `recording` holds every reply, without the key."""
 
     vendor: str
     sandbox: bool
     requests: int
     answers: tuple[Answer, ...]
+    recording: str
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values, for `--json`."""
@@ -86,9 +89,11 @@ def probe(desk: Desk, name: str) -> ProbeReport:
     """
     vendor = desk.vendor(name)
     quotas, ledger = desk.quotas(), desk.books(create=True).ledger
+    recorded = _Recorded(vendor)
     answers: list[Answer] = []
     requests = 0
-    steps = vendor.probe(())
+    # A vendor file's probe asks through the vendor that it is given: here, the one that writes along.
+    steps = type(vendor).probe(cast("Vendor", recorded))
     try:
         while True:
             slot = quotas.reserve(vendor.account, vendor.capability.quotas)
@@ -101,10 +106,42 @@ def probe(desk: Desk, name: str) -> ProbeReport:
             requests += 1
             answers += told
             for answer in told:
-                keep(ledger, name, answer, desk.clock.now())
+                kept = json.dumps(asdict(answer), ensure_ascii=False)
+                ledger.set_fact(name, f"probe {answer.question}", kept, desk.clock.now())
     finally:
         vendor.close()
-    return ProbeReport(name, desk.sandbox, requests, tuple(answers))
+        kept_at = recorded.keep(quotas_path().parent / "probes" / f"{name}-{desk.clock.now():%Y%m%dT%H%M%SZ}.jsonl")
+    return ProbeReport(name, desk.sandbox, requests, tuple(answers), str(kept_at))
+
+
+class _Recorded:
+    """A vendor that remembers what it sent and received; a page holds no secret."""
+
+    def __init__(self, vendor: Vendor) -> None:
+        self._vendor = vendor
+        self._pages: list[Page] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._vendor, name)
+
+    def send(self, request: PageRequest) -> Page:
+        """Return the vendor's reply, and keep it."""
+        page = self._vendor.send(request)
+        self._pages.append(page)
+        return page
+
+    def keep(self, path: Path) -> Path:
+        """Write one JSON line per page to `path` and return it."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [
+            json.dumps({
+                "endpoint": page.request.endpoint, "entries": [asdict(e) for e in page.request.entries],
+                "received_at": page.received_at, "status": page.status, "body": page.body.decode(errors="replace"),
+            }, ensure_ascii=False, default=str)
+            for page in self._pages
+        ]  # fmt: skip
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        return path
 
 
 def _ledger(desk: Desk) -> Ledger | None:

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
-import pyarrow.compute as pc
-
+from ..schemas.compute import pc
 from ..schemas.freq import Freq
 from ..schemas.session import calendar
 from ..schemas.span import Span, missing

@@ -45,8 +45,9 @@ class Answer:
         return self._relation.to_arrow_table()
 
     def pl(self) -> "polars.DataFrame":
-        """Return a polars frame."""
-        return self._relation.pl()
+        """Return a polars frame; times are Datetime[us, UTC]."""
+        frame: polars.DataFrame = self._relation.pl()
+        return frame
 
     def pd(self) -> "pandas.DataFrame":
         """Return a pandas frame. Needs the extra `pandas`."""

@@ -66,11 +66,20 @@ def _numeric(bars: list[Any]) -> list[Any]:
     return [*bars[:-1], *({**bar, "cl": float(bar["cl"])} for bar in bars[-1:])]
 
 
+def _inverted(bars: list[Any]) -> list[Any]:
+    """Swap high and low of the bar in the middle, and set them apart where they are equal."""
+    middle = len(bars) // 2
+    return [
+        bar | {"h": bar["l"], "l": str(float(bar["h"]) + 1)} if i == middle else bar for i, bar in enumerate(bars)
+    ]
+
+
 _ITEM: Final[dict[str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
     "no_k": _without,
     "null_k": lambda item: item | {"k": None},
     "numeric_price": _bars(_numeric),
     "duplicate_bar": _bars(lambda bars: bars[:1] + bars),
     "descending": _bars(lambda bars: bars[::-1]),
+    "low_above_high": _bars(_inverted),
     "empty_page": _bars(lambda bars: []),
 }

@@ -42,4 +42,4 @@ SCHEMA: Final = pa.schema(
 
 def action_id(vendor: str, symbol: str, ex_date: str, kind: str) -> str:
     """Return the id of an action: the same event from the same vendor has the same id."""
-    return hashlib.sha256("\x1f".join((vendor, symbol, ex_date, kind)).encode()).hexdigest()[:24]
+    return hashlib.sha256(f"{vendor}\x1f{symbol}\x1f{ex_date}\x1f{kind}".encode()).hexdigest()[:24]

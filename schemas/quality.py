@@ -82,7 +82,7 @@ def check(
     actions : collection of (symbol, ex-date), optional
         Known splits and dividends; None: none are known, so that a jump is only a note.
     """
-    seen = Bars(bars)
+    seen = Bars(bars, actions, twins)
     bad = np.zeros(bars.num_rows, np.bool_)
     refused: list[tuple[str, Bools]] = []
     if bars.num_rows:
@@ -93,18 +93,16 @@ def check(
     drop = bad | repeated(seen) if bars.num_rows else bad
     kept = bars.filter(pa.array(~drop)) if drop.any() else bars
     rejected = [_quarantine(bars.filter(pa.array(mask)), name, page_id, run, now) for name, mask in refused]
-    kept, findings = _doubted(kept, twins, severities, actions, (page_id, run, now))
+    if "suspect" not in severities or not kept.num_rows:
+        return Checked(kept, pa.concat_tables([QUARANTINE.empty_table(), *rejected]), FINDINGS.empty_table())
+    seen = seen if kept is bars else Bars(kept, actions, twins)
+    kept, findings = _doubted(seen, (page_id, run, now))
     return Checked(kept, pa.concat_tables([QUARANTINE.empty_table(), *rejected]), findings)
 
 
-def _doubted(
-    kept: pa.Table, twins: Collection[frozenset[str]], severities: Sequence[Severity],
-    actions: Collection[tuple[str, date]] | None, stamp: tuple[str, str, datetime],
-) -> tuple[pa.Table, pa.Table]:  # fmt: skip
+def _doubted(seen: Bars, stamp: tuple[str, str, datetime]) -> tuple[pa.Table, pa.Table]:
     """Return (bars with SUSPECT set, findings)."""
-    if "suspect" not in severities or not kept.num_rows:
-        return kept, FINDINGS.empty_table()
-    seen = Bars(kept, actions, twins)
+    kept = seen.table
     suspect = np.zeros(kept.num_rows, np.bool_)
     found: list[pa.Table] = []
     for rule in RULES:
@@ -113,7 +111,7 @@ def _doubted(
         broken = rule.broken(seen)
         if not broken.any():
             continue
-        severity: Severity = "note" if rule.broken is jump and actions is None else rule.severity
+        severity: Severity = "note" if rule.broken is jump and seen.actions is None else rule.severity
         if severity == "suspect":
             suspect |= broken
         found.append(_finding(kept.filter(pa.array(broken)), rule, severity, stamp))

@@ -11,10 +11,10 @@ from datetime import date, datetime
 from typing import Final
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from .bar import TIME
 from .capability import Adjust
+from .compute import pc
 from .coverage import Covered, Reason, Series, Standing
 from .freq import Freq
 from .page import Outcome

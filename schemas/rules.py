@@ -14,9 +14,9 @@ from typing import Final, Literal, cast
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from .bar import Flag
+from .compute import pc
 from .freq import Freq
 from .grid import Bools, Numbers, day_number, grid
 from .session import calendar
@@ -94,6 +94,21 @@ class Bars:
         if bool((((change == 0) & step) | (change > 0)).all()):
             return np.arange(len(self.ts))
         return np.lexsort((self.ts, code))
+
+    @cached_property
+    def neighbours(self) -> tuple[Bools, Bools]:
+        """Return, for each pair next to each other in `order`: has it one key, has it equal values."""
+        order, (code, _) = self.order, self.series
+        same_key = (np.diff(code[order]) == 0) & (np.diff(self.ts[order]) == 0)
+        same_values = np.ones_like(same_key)
+        if same_key.any():
+            columns = [*self.prices, self.volume] + ([] if self.amount is None else [self.amount])
+            for column in columns:
+                ordered = column[order]
+                same_values &= (ordered[1:] == ordered[:-1]) | (
+                    np.isnan(ordered[1:]) & np.isnan(ordered[:-1])
+                )
+        return same_key, same_values
 
     def each(self) -> Iterator[tuple[Symbol, Freq, Bools]]:
         """Yield symbol, freq and the mask of its rows, for every series."""
@@ -181,7 +196,7 @@ def _not_a_slot(symbol: Symbol, freq: Freq, ts: Numbers, flags: Numbers) -> Bool
 
 def key_twice(bars: Bars) -> Bools:
     """Return where a key comes more than once with different values; exact repetitions do not count."""
-    same_key, same_values = _neighbours(bars)
+    same_key, same_values = bars.neighbours
     order = bars.order
     wrong = np.zeros(len(order), np.bool_)
     run = np.concatenate([[0], np.cumsum(~same_key)]) if len(order) else np.zeros(0, np.int64)
@@ -192,23 +207,10 @@ def key_twice(bars: Bars) -> Bools:
 
 def repeated(bars: Bars) -> Bools:
     """Return where a row only repeats one before it; asked after `key_twice`."""
-    same_key, same_values = _neighbours(bars)
+    same_key, same_values = bars.neighbours
     out = np.zeros(len(bars.order), np.bool_)
     out[bars.order[1:]] = same_key & same_values
     return out
-
-
-def _neighbours(bars: Bars) -> tuple[Bools, Bools]:
-    """Return, for each pair next to each other in `order`: has it one key, has it equal values."""
-    order, (code, _) = bars.order, bars.series
-    same_key = (np.diff(code[order]) == 0) & (np.diff(bars.ts[order]) == 0)
-    same_values = np.ones_like(same_key)
-    if same_key.any():
-        columns = [*bars.prices, bars.volume] + ([] if bars.amount is None else [bars.amount])
-        for column in columns:
-            ordered = column[order]
-            same_values &= (ordered[1:] == ordered[:-1]) | (np.isnan(ordered[1:]) & np.isnan(ordered[:-1]))
-    return same_key, same_values
 
 
 def amount_outside_band(bars: Bars) -> Bools:
@@ -255,6 +257,9 @@ def neighbour_twin(bars: Bars) -> Bools:
     for column in (*bars.prices, bars.volume):
         mixed = (mixed ^ column.view(np.uint64)) * np.uint64(0xD6E8FEB86659FD93)
         mixed ^= mixed >> np.uint64(32)
+    ordered = np.sort(mixed)
+    if not (ordered[1:] == ordered[:-1]).any():
+        return wrong
     _, back, counts = np.unique(mixed, return_inverse=True, return_counts=True)
     alike = np.flatnonzero((counts[back] > 1) & (bars.volume > 0))
     together: dict[tuple[int, int], list[int]] = {}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Final, cast
+from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.compute
@@ -69,7 +70,7 @@ def put(lake: str, path: str, rows: pa.Table) -> Path:
     """Return where `rows` are durable now, as `write` does, for files that no commit names."""
     target = Path(lake) / path
     target.parent.mkdir(parents=True, exist_ok=True)
-    draft = target.with_suffix(".writing")
+    draft = target.with_name(f".{uuid4().hex}.writing")
     try:
         with draft.open("wb") as file:
             pq.write_table(rows, file, row_group_size=ROW_GROUP, **writer_options(rows.schema))

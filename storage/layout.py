@@ -16,7 +16,7 @@ from ..schemas.freq import Freq
 
 __all__ = [
     "CATALOG", "CURRENT", "EXTRAS", "FORMAT", "LOCK", "MANIFESTS", "MARKER", "PAST", "RAW", "ROW_GROUP", "SPOOL", "STATE",
-    "Partition", "file_name", "glob", "seed", "vendor_name", "writer_options",
+    "Partition", "file_name", "glob", "listing", "seed", "vendor_name", "writer_options",
 ]  # fmt: skip
 
 FORMAT: Final = 1
@@ -90,6 +90,15 @@ def vendor_name(name: str) -> str:
 def file_name(at_us: int) -> str:
     """Return a name that no other file has, sorted by age; begins with a digit, see `seed`."""
     return f"{at_us:016x}-{uuid4().hex}.parquet"
+
+
+def listing(version: int) -> str:
+    """Return the path of a manifest's listing, the part of it that views read.
+
+    Names count down, so that the newest is the first of a folder: a view opens the first few
+    only, and never one that is old enough to be deleted meanwhile.
+    """
+    return f"{MANIFESTS}/{10**20 - 1 - version:020d}.parquet"
 
 
 def glob(relation: str) -> str:

@@ -2,6 +2,7 @@
 
 A manifest is a cache of the Delta logs that readers without Delta can follow: they list
 manifests first and data files second, so every file of the manifest is already there.
+For SQL its `names` are repeated in a small Parquet file, the listing.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ import msgspec
 
 from ..errors import LakeDamaged, LakeTooNew
 from .datafiles import Facts
-from .layout import EXTRAS, FORMAT, MANIFESTS, PAST, Partition
+from .layout import EXTRAS, FORMAT, MANIFESTS, PAST, Partition, listing
 from .objects import ObjectStore
 
 __all__ = ["KEPT", "LiveFile", "Manifest", "Manifests"]
@@ -153,7 +154,10 @@ class Manifests:
         return self._objects.put_if_absent(_key(manifest.version), body)
 
     def prune(self, now: datetime) -> list[str]:
-        """Forget manifests superseded more than `KEPT` ago; return the extras' paths that no kept one names."""
+        """Forget manifests superseded more than `KEPT` ago; return the paths that went out of use with them.
+
+        Those are their listings, and the files of extras that no kept manifest names.
+        """
         keys, dropped = self._keys(), list[Manifest]()
         for old, successor in pairwise(keys):
             following = self._read(successor)
@@ -164,7 +168,8 @@ class Manifests:
         if not dropped:
             return []
         kept = {path for key in keys[len(dropped) :] for path in self._read(key).extras.values()}
-        return sorted({path for gone in dropped for path in gone.extras.values()} - kept)
+        extras = {path for gone in dropped for path in gone.extras.values()} - kept
+        return [*(listing(gone.version) for gone in dropped), *sorted(extras)]
 
     def _keys(self) -> list[str]:
         return [key for key in self._objects.keys(MANIFESTS) if key.endswith(".json")]

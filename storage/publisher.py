@@ -14,7 +14,7 @@ from ..errors import CommitConflict, LakeDamaged
 from ..schemas.clock import Clock
 from . import datafiles, views
 from .datafiles import DataFile, Facts
-from .layout import CATALOG, MANIFESTS, PAST, file_name, seed
+from .layout import CATALOG, MANIFESTS, PAST, file_name, listing, seed
 from .manifest import Manifest, Manifests
 from .objects import LocalObjects
 from .tables import PUBLISHED, TABLES, DeltaLog
@@ -74,8 +74,10 @@ class Publisher:
             newest = self._manifests.newest()
             ahead = self._ahead(newest, known, extras or {})
             if ahead is None:
+                self._list(self.newest())
                 return self.newest()
             if self._manifests.put(ahead):
+                self._list(ahead)
                 self._forget()
                 return ahead
         raise CommitConflict(
@@ -158,6 +160,15 @@ class Publisher:
         path = f"{name}/{stem}-{digest}.parquet"
         datafiles.put(self._root, path, rows)
         return {name: path}
+
+    def _list(self, manifest: Manifest) -> None:
+        """Write a manifest's listing, unless it is there; whoever writes it writes the same."""
+        path = listing(manifest.version)
+        if not (Path(self._root) / path).exists():
+            columns = [
+                pa.array([manifest.names.get(name, ())], pa.list_(pa.string())) for name in views.RELATIONS
+            ]
+            datafiles.put(self._root, path, pa.table(columns, names=list(views.RELATIONS)))
 
     def _forget(self) -> None:
         for path in self._manifests.prune(self._clock.now()):

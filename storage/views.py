@@ -1,7 +1,8 @@
 """The SQL views of a lake, in two forms: self-resolving for `lake.duckdb`, or over one snapshot.
 
-A self-resolving view finds the newest manifest by itself. The manifest comes first in FROM
-and the data files are joined to it by name: DuckDB lists files while it binds, in that
+A self-resolving view finds the newest manifest by itself, through its listing: listings are
+named so that the newest comes first, and no other needs to be opened, because an old one may
+be deleted at any moment. The listing comes first in FROM and the data files are joined to it by name: DuckDB lists files while it binds, in that
 order, so the data listing is always younger than the manifest. Other orders silently lose
 rows when a commit falls in between. A view that needs two relations takes both from one
 reading of the manifest, or a revised bar could be seen twice or not at all.
@@ -56,24 +57,20 @@ class SelfResolving:
 
     def alone(self, relation: str) -> str:
         """Return a query for all rows of one relation."""
-        return self._rows(relation, f"(SELECT unnest(n.{relation}) AS f FROM ({self._manifest()}))")
+        return self._rows(relation, f"(SELECT unnest({relation}) AS f FROM ({self._newest(relation)}))")
 
     def shared(self, *relations: str) -> str:
         """Return the beginning of a query, `WITH …`, that names relations of one lake version."""
-        parts = [f"m AS MATERIALIZED ({self._manifest()})"]
+        parts = [f"m AS MATERIALIZED ({self._newest(*relations)})"]
         for name in relations:
-            parts.append(
-                f"{name}_ AS NOT MATERIALIZED ({self._rows(name, f'(SELECT unnest(n.{name}) AS f FROM m)')})"
-            )
+            live = f"(SELECT unnest({name}) AS f FROM m)"
+            parts.append(f"{name}_ AS NOT MATERIALIZED ({self._rows(name, live)})")
         return "WITH " + ", ".join(parts)
 
-    def _manifest(self) -> str:
-        fields = ", ".join(f"{name} VARCHAR[]" for name in RELATIONS)
-        pattern = _text(f"{_literal(self._root)}/{MANIFESTS}/*.json")
-        return (
-            f"SELECT max_by(names, version) AS n FROM read_json({pattern}, format='newline_delimited', "
-            f"columns={{'version': 'BIGINT', 'names': 'STRUCT({fields})'}})"
-        )
+    def _newest(self, *relations: str) -> str:
+        """Return a query for the file lists of the newest manifest: the first listing of the folder."""
+        pattern = _text(f"{_literal(self._root)}/{MANIFESTS}/*.parquet")
+        return f"SELECT {', '.join(relations)} FROM read_parquet({pattern}) LIMIT 1"
 
     def _rows(self, relation: str, live: str) -> str:
         pattern = _text(f"{_literal(self._root)}/{glob(relation)}")

@@ -232,6 +232,9 @@ def test_vendors_say_what_is_verified_and_a_probe_adds_to_it(klake: Klake, stand
     assert probed.json["requests"] <= 5 and {"U1", "U2"} <= {a["question"] for a in probed.json["answers"]}
     facts = {f["field"]: f for f in after.json["vendors"][0]["facts"]}
     assert facts["probe U1"]["verified"] and not facts["label"]["verified"]
+    recording = Path(probed.json["recording"]).read_text(encoding="utf-8")
+    assert len(recording.splitlines()) == probed.json["requests"]
+    assert stand.sandbox.secrets["qos"]["default"] not in recording
 
 
 def test_symbols_are_found_by_code_name_and_ambiguous_spelling(klake: Klake) -> None:

@@ -40,10 +40,7 @@ def judged(*rows: dict[str, object], **more: object):
 @pytest.mark.parametrize(
     ("values", "rule"),
     [
-        ({"low": 11.5}, "outside low and high"),
-        ({"open": 11.5}, "outside low and high"),
-        ({"close": 8.0}, "outside low and high"),
-        ({"high": 10.2}, "outside low and high"),
+        ({"low": 11.5}, "low above high"),
         ({"high": float("nan")}, "not finite"),
         ({"volume": float("inf")}, "not finite"),
         ({"amount": float("inf")}, "not finite"),
@@ -61,6 +58,14 @@ def test_a_row_that_cannot_be_a_bar_goes_to_quarantine_and_its_neighbours_stay(v
     row = got.rejected.to_pylist()[0]
     assert (row["rule"], row["page_id"], row["run"], row["ts"]) == (rule, "p1", "r1", bar(1)["ts"])
     assert '"close":' in row["values"]
+
+
+@pytest.mark.parametrize("values", [{"open": 11.5}, {"close": 8.9}, {"high": 10.2}, {"low": 10.2}])
+def test_an_open_or_close_outside_low_and_high_is_doubted_and_stays(values):
+    got = judged(bar(0), bar(1, **values))
+
+    assert got.kept["flags"].to_pylist() == [0, int(Flag.SUSPECT)]
+    assert got.findings["rule"].to_pylist() == ["outside low and high"]
 
 
 @pytest.mark.parametrize(

@@ -294,3 +294,19 @@ def test_known_at_never_runs_backwards(stand: Stand) -> None:
     assert frame["known_at"].n_unique() >= 2
     assert frame["known_at"].dtype == pl.Datetime("us", "UTC")
     assert datetime.now(UTC) is not None
+
+
+def test_a_day_whose_bar_was_refused_stays_missing_and_is_asked_again(stand: Stand) -> None:
+    stand.control("POST", "/faults", {"rules": [{"kind": "low_above_high", "next": 1, "endpoint": "/kline", "codes": ["SH:600519"]}]})
+    stand.jobs = job(["600519.SH"])
+    stand.write()
+    desk = stand.desk()
+
+    first = sync(desk, "daily", desk.job("daily"))
+    second = sync(desk, "daily", desk.job("daily"))
+
+    assert (first.written.quarantined, first.missing, first.exit_code) == (1, 1, 1)
+    assert (second.missing, second.exit_code) == (0, 0)
+    same(stand, "600519.SH", "1d", "2026-10-01", "2026-11-20")
+    said = klake.open(str(stand.folder / "lake")).sql("SELECT rule, symbol FROM quarantine").rows()
+    assert said == [("low above high", "600519.SH")]

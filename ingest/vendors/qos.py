@@ -68,7 +68,7 @@ CAPABILITY: Final = Capability(
     # (vendor sample of 2025-03-14): nothing is final before the evening.
     settle_s={"*": 4 * _HOUR_S, "QOS": 600.0, "FX": 600.0, "CM": 600.0},
     restates=True,
-    session_extra={("US", Freq.M1): 1},  # the closing auction is a 16:00 bar of its own
+    session_extra={("US", f): 1 for f in (Freq.M1, Freq.M5, Freq.M15, Freq.M30)},  # the 16:00 closing auction
     depth=1000,
     evidence={
         **{
