@@ -23,9 +23,9 @@ test: ## install what the tests need and run them all
 	@$(SETUP) test
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile -q -m "not proof"
 
-proof: ## run the long forms of the proofs (hours)
+proof: ## run everything with the long forms of the proofs, property tests at random (hours)
 	@$(SETUP) test
-	@$(BIN)/python -m pytest -q -m proof
+	@HYPOTHESIS_PROFILE=proof $(BIN)/python -m pytest -q
 
 check: ## lint, format, import floors
 	@$(SETUP) dev

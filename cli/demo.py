@@ -17,7 +17,7 @@ import typer
 from ..errors import VendorDown
 from .plan import tell as tell_plan
 from .progress import Drawn
-from .render import heading, plural
+from .render import heading, plural, tongue
 from .rows import put
 from .session import Session, session_of
 from .status import tell as tell_status
@@ -90,8 +90,11 @@ def _set_up(session: Session, control: str, folder: Path) -> Path:
     recent = (SystemClock().now() - _MINUTES).date()
     jobs = (("daily", ("1d",), date(2020, 1, 1)), ("minutes", ("1m",), recent))
     made = set_up(folder, facts, Wish(_SYMBOLS, jobs, "lake"), replace=True)
-    heading(f"1. The configuration: {made.config}")
-    session.say(f"{len(_SYMBOLS)} symbols in Shanghai, Shenzhen, Hong Kong, New York and crypto, from one vendor (qos)")
+    heading(tongue(f"1. The configuration: {made.config}", f"1. 配置：{made.config}"))
+    session.say(tongue(
+        f"{len(_SYMBOLS)} symbols in Shanghai, Shenzhen, Hong Kong, New York and crypto, from one vendor (qos)",
+        f"沪、深、港、美与加密货币共 {len(_SYMBOLS)} 个标的，来自一个供应商（qos）",
+    ))  # fmt: skip
     session.config = str(made.config)
     return made.config
 
@@ -101,7 +104,10 @@ def _filled(session: Session, config: Path) -> int:
     from ..jobs.sync import plan, sync
 
     worst, requests, new = 0, 0, 0
-    for number, (name, what) in enumerate((("daily", "daily bars since 2020"), ("minutes", "1-minute bars, last sessions"))):
+    for number, (name, what) in enumerate((
+        ("daily", tongue("daily bars since 2020", "2020 年以来的日线")),
+        ("minutes", tongue("1-minute bars, last sessions", "最近几个交易日的 1 分钟线")),
+    )):  # fmt: skip
         heading(f"{number + 2}. {what}: klake plan --job {name}; klake sync --job {name}")
         with Drawn(session) as drawn:
             desk = session.desk(drawn)
@@ -113,9 +119,15 @@ def _filled(session: Session, config: Path) -> int:
         requests += report.requests_sent + report.canaries
         new += report.written.new
     if not new:
-        session.say(f"\nnothing new since the last time: {plural(requests, 'request')} told as much")
+        session.say(tongue(
+            f"\nnothing new since the last time ({plural(requests, 'request')} sent)",
+            f"\n自上次以来没有新数据（请求 {requests} 次）",
+        ))  # fmt: skip
     elif requests <= _AGAIN:
-        session.say(f"\nalmost nothing to fetch this time: {plural(requests, 'request')}, the rest was there already")
+        session.say(tongue(
+            f"\nalmost nothing to fetch this time: {plural(requests, 'request')}, the rest was there already",
+            f"\n这次几乎无需下载：请求 {requests} 次，其余已在库中",
+        ))  # fmt: skip
     return worst
 
 
@@ -123,26 +135,26 @@ def _asked(session: Session, config: Path) -> None:
     """Show status, one SQL answer, one DataFrame."""
     from ..jobs.status import status
 
-    heading("4. What is there: klake status")
+    heading(tongue("4. What is there: klake status", "4. 现状：klake status"))
     tell_status(status(session.desk()))
     with session.lake() as lake:
-        heading("5. Ask in SQL: klake sql")
+        heading(tongue("5. Ask in SQL: klake sql", "5. 用 SQL 提问：klake sql"))
         session.say(_QUERY)
         put(lake.sql(_QUERY).arrow(), "table", "")
-        heading("6. Or as a DataFrame, in Python")
+        heading(tongue("6. Or as a DataFrame, in Python", "6. 或在 Python 中取 DataFrame"))
         session.say(f">>> {_FRAME.format(lake=_from_here(Path(lake.store.path)))}")
         columns = ["symbol", "ts", "open", "high", "low", "close", "volume"]
         _show_frame(lake.bars("AAPL.US", "1m", last=6, columns=columns).pl())
 
 
 def _next(session: Session, config: Path) -> None:
-    klake = f"{_program()} --config {shlex.quote(str(config))}"
-    heading("What to type next")
+    klake = f"{_program()} --config {_typed(os.fspath(config))}"
+    heading(tongue("What to type next", "接下来可以输入"))
     for line, why in (
         (f'{klake} sql "SELECT * FROM bars_1d WHERE symbol = \'00700.HK\' ORDER BY session DESC LIMIT 5"', ""),
         (f"{klake} bars 600519.SH 1d --last 10", ""),
-        (f"{klake} shell", "SQL, line by line"),
-        (f"{_program()} init mylake", "your own: put your QOS key there, then `klake sync`"),
+        (f"{klake} shell", tongue("SQL, line by line", "逐条执行 SQL")),
+        (f"{_program()} init mylake", tongue("your own: put your QOS key there, then `klake sync`", "自己的库：填入 QOS key，然后 `klake sync`")),
     ):  # fmt: skip
         session.say(f"  {line}{f'   # {why}' if why else ''}")
 
@@ -151,8 +163,15 @@ def _program() -> str:
     """Return how this user calls klake: the path of the script beside this Python, from here."""
     script = Path(sys.executable).with_name("klake.exe" if os.name == "nt" else "klake")
     if not script.exists():
-        return f"{shlex.quote(sys.executable)} -m klake"
-    return _from_here(script)
+        return f"{_typed(sys.executable)} -m klake"
+    return _typed(_from_here(script))
+
+
+def _typed(path: str) -> str:
+    """Return a path as this system's shell wants it."""
+    if os.name == "nt":
+        return f'"{path}"' if " " in path else path
+    return shlex.quote(path)
 
 
 def _from_here(path: Path) -> str:

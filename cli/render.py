@@ -1,5 +1,6 @@
 """What a person reads: tables, numbers, durations, drawn for the terminal that is there."""
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, timedelta
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "clock_time", "console", "count", "duration", "heading", "instant", "plural", "say_table", "size", "spread", "table_to",
+    "tongue",
 ]  # fmt: skip
 
 _WIDE: Final = 10_000  # where nobody looks, lines are as long as they are
@@ -90,6 +92,11 @@ def say_table(header: Sequence[str], rows: Iterable[Sequence[object]], **how: ob
     table_to(sys.stdout, header, rows, **how)  # type: ignore[arg-type]
 
 
+def tongue(en: str, zh: str) -> str:
+    """Return the sentence in the language that KLAKE_LANG asks for, English by default."""
+    return zh if os.environ.get("KLAKE_LANG", "").lower().startswith("zh") else en
+
+
 def plural(number: float, word: str) -> str:
     """Return a count with its word: `1 request`, `2,000 requests`."""
     return f"{count(number)} {word}{'' if number == 1 else 's'}"
@@ -101,7 +108,7 @@ def heading(text: str) -> None:
     if out.is_terminal:
         out.print(f"\n{text}", style="bold cyan", soft_wrap=True)
     else:
-        out.print(f"\n{text}\n{'-' * len(text)}", soft_wrap=True)
+        out.print(f"\n{text}\n{'-' * _width(text)}", soft_wrap=True)
 
 
 def count(number: float) -> str:

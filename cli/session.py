@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from .render import tongue
+
 if TYPE_CHECKING:
     from ..jobs.desk import Desk
     from ..research.lake import Lake
@@ -33,7 +35,10 @@ class Session:
         if not self.said_sandbox:
             self.said_sandbox = True
             at = f" ({control})" if control else ""
-            self.say(f"SANDBOX{at}: these bars are invented, none of them was ever traded")
+            told = tongue(
+                "these bars are invented, none of them was ever traded", "这些 K 线是虚构的，从未真实成交"
+            )
+            self.say(f"SANDBOX{at}: {told}")
 
     def settings(self) -> "Settings":
         """Return the configuration; says SANDBOX when it is one for the sandbox."""

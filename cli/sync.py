@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from .progress import Drawn
-from .render import count, duration, instant, plural, size
+from .render import count, duration, instant, plural, size, tongue
 from .session import Session, session_of
 from .work import (
     EndOption,
@@ -64,26 +64,29 @@ def tell(session: Session, report: "RunReport") -> None:
     if report.error:
         session.say(f"stopped early: {report.error}")
     empty = ", ".join(f"{count(n)} {reason}" for reason, n in sorted(report.empty.items()))
-    session.say(
-        f"sessions: {count(report.expected)} expected, {count(report.stored)} stored"
-        f"{f', empty: {empty}' if empty else ''}, {count(report.missing)} missing"
-    )
+    expected, stored, missing = count(report.expected), count(report.stored), count(report.missing)
+    session.say(tongue(
+        f"sessions: {expected} expected, {stored} stored{f', empty: {empty}' if empty else ''}, {missing} missing",
+        f"交易日：应有 {expected}，已存 {stored}{f'，无数据：{empty}' if empty else ''}，缺 {missing}",
+    ))  # fmt: skip
     session.say(_last_line(report))
 
 
 def _last_line(report: "RunReport") -> str:
     written, news = report.written, []
-    for number, word in (
-        (written.new, "new"), (written.updated, "updated"), (written.settled, "settled"),
-        (written.revised, "revised"), (written.quarantined, "quarantined"),
+    for number, en, zh in (
+        (written.new, "new", "新增"), (written.updated, "updated", "更新"), (written.settled, "settled", "定稿"),
+        (written.revised, "revised", "修订"), (written.quarantined, "quarantined", "隔离"),
     ):  # fmt: skip
         if number:
-            news.append(f"{count(number)} {word}")
-    what = f"{', '.join(news)} bars" if news else "nothing new"
-    probes = f" and {report.canaries} to check units" if report.canaries else ""
-    return (
-        f"done: {what}, {plural(report.requests_sent, 'request')}{probes}, {size(report.bytes_received)} received, "
-        f"{size(written.bytes_written)} written in {plural(written.commits, 'commit')}, "
-        f"{duration(report.seconds)}, holes left: {count(report.missing)}"
+            news.append(tongue(f"{count(number)} {en}", f"{zh} {count(number)}"))
+    received, stored, took = size(report.bytes_received), size(written.bytes_written), duration(report.seconds)
+    probes = tongue(f" and {report.canaries} to check units", f"（另有 {report.canaries} 次核对单位）")
+    return tongue(
+        f"done: {', '.join(news) + ' bars' if news else 'nothing new'}, {plural(report.requests_sent, 'request')}"
+        f"{probes if report.canaries else ''}, {received} received, {stored} written in "
+        f"{plural(written.commits, 'commit')}, {took}, holes left: {count(report.missing)}",
+        f"完成：{'，'.join(news) + ' 根' if news else '没有新数据'}，请求 {count(report.requests_sent)} 次"
+        f"{probes if report.canaries else ''}，接收 {received}，{written.commits} 次提交写入 {stored}，"
+        f"用时 {took}，剩余缺口：{count(report.missing)}",
     )
-

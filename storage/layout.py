@@ -95,8 +95,8 @@ def file_name(at_us: int) -> str:
 def listing(version: int) -> str:
     """Return the path of a manifest's listing, the part of it that views read.
 
-    Names count down, so that the newest is the first of a folder: a view opens the first few
-    only, and never one that is old enough to be deleted meanwhile.
+    Names count down, so that the newest is the first of a folder, the one that DuckDB opens
+    while it binds; an old one may be deleted at that moment.
     """
     return f"{MANIFESTS}/{10**20 - 1 - version:020d}.parquet"
 

@@ -68,9 +68,19 @@ class SelfResolving:
         return "WITH " + ", ".join(parts)
 
     def _newest(self, *relations: str) -> str:
-        """Return a query for the file lists of the newest manifest: the first listing of the folder."""
+        """Return a query for the file lists of the newest manifest, which opens its listing and no other.
+
+        The join by name is the one form that holds this on DuckDB 1.5 and 2.0: with LIMIT 1 the
+        latter opens every listing, with file_index = 0 the former does. random() keeps 2.0 from
+        merging the subplans of two views in one query: it took the later view's name for both,
+        and the earlier view's listings did not hold it yet.
+        """
         pattern = _text(f"{_literal(self._root)}/{MANIFESTS}/*.parquet")
-        return f"SELECT {', '.join(relations)} FROM read_parquet({pattern}) LIMIT 1"
+        lists = ", ".join(f"l.{name}" for name in relations)
+        return (
+            f"SELECT {lists} FROM (SELECT min(file) AS f FROM glob({pattern}) WHERE random() >= 0) g, "
+            f"read_parquet({pattern}, filename=true) l WHERE l.filename = g.f"
+        )
 
     def _rows(self, relation: str, live: str) -> str:
         pattern = _text(f"{_literal(self._root)}/{glob(relation)}")

@@ -6,9 +6,15 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from stand import Stand
 
 from klake.sandbox.server import Sandbox
+
+# The same examples on every run, however slow the machine is; `make proof` searches at random.
+settings.register_profile("klake", deadline=None, derandomize=True)
+settings.register_profile("proof", deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "klake"))
 
 ROOT = Path(__file__).parents[1]
 NOON = "2026-11-20T08:30:00Z"  # Friday: Shanghai and Hong Kong have closed, New York has not opened
