@@ -13,13 +13,14 @@ import sys
 import warnings
 from collections.abc import Sequence
 from io import TextIOWrapper
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from ..errors import Interrupted, KlakeError
 
 __all__ = ["main", "run"]
 
-_BUG = "https://github.com/klake/klake/issues"
+_STOPS: Final[list[int]] = []
+"""Signals that asked this process to stop."""
 
 
 def main() -> NoReturn:
@@ -27,13 +28,10 @@ def main() -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # a GBK or ASCII console must never stop a verb
             stream.reconfigure(errors="replace")
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup stays nohup
-            signal.signal(number, _stopped)
+    _listen()
     code = run(sys.argv[1:])
-    if code == Interrupted.exit_code:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C has nothing left to stop
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # from here on there is nothing left to stop
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -49,20 +47,29 @@ def run(argv: Sequence[str]) -> int:
             warnings.showwarning = _warned
             from .tree import invoke
 
-            return invoke(argv)
-    except KlakeError as error:
-        _tell(str(Interrupted(_command(argv))) if isinstance(error, Interrupted) else str(error))
-        return error.exit_code
-    except KeyboardInterrupt:
-        _tell(str(Interrupted(_command(argv))))
-        return Interrupted.exit_code
-    except OSError as error:
-        if _nobody_reads(error):
+            code = invoke(argv)
+        # A stop that came while a run was tidying up lets it end by itself, perhaps with work left.
+        return _interrupted(argv) if _STOPS and code == 1 else code
+    except (KeyboardInterrupt, Interrupted):
+        return _interrupted(argv)
+    except Exception as error:  # noqa: BLE001  # the one place
+        if _STOPS:  # engines turn the interruption of a call into errors of their own
+            return _interrupted(argv)
+        if isinstance(error, KlakeError):
+            _tell(str(error))
+            return error.exit_code
+        if isinstance(error, OSError) and _nobody_reads(error):
             _to_nowhere(sys.stdout)
             return 0
         return _unexpected(error)
-    except Exception as error:  # noqa: BLE001  # the one place
-        return _unexpected(error)
+
+
+def _listen() -> None:
+    """Let SIGTERM, and a terminal that closes, end a run as Ctrl-C does; what nohup ignores stays ignored."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _stopped)
 
 
 def _unexpected(error: Exception) -> int:
@@ -84,12 +91,14 @@ def _tell(text: str) -> None:
         _to_nowhere(sys.stderr)
 
 
-def _command(argv: Sequence[str]) -> str:
-    return shlex.join(["klake", *argv])
+def _interrupted(argv: Sequence[str]) -> int:
+    error = Interrupted(shlex.join(["klake", *argv]))
+    _tell(str(error))
+    return error.exit_code
 
 
 def _stopped(_number: int, _frame: object) -> None:
-    """SIGTERM, or a terminal that closes, ends a run as Ctrl-C does."""
+    _STOPS.append(_number)
     raise KeyboardInterrupt
 
 

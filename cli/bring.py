@@ -105,7 +105,11 @@ def _tell(session: Session, report: "BringReport") -> None:
         told = [f"{count(file.read)} rows read", f"{count(file.bars)} bars"]
         told += [
             f"{count(n)} {word}"
-            for n, word in ((file.broken, "unreadable"), (file.rejected, "rejected"), (file.left_out, "left out"))
+            for n, word in (
+                (file.broken, "unreadable"),
+                (file.rejected, "rejected"),
+                (file.left_out, "left out"),
+            )
             if n
         ]
         session.say(f"{file.path}: {file.error or ', '.join(told)}")

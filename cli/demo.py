@@ -45,7 +45,9 @@ _AGAIN: Final = 2  # requests; the first run needs more
 
 def demo(
     ctx: typer.Context,
-    folder: Annotated[str, typer.Option("--dir", metavar="DIR", help="Where the demo keeps its files.")] = "data/demo",
+    folder: Annotated[
+        str, typer.Option("--dir", metavar="DIR", help="Where the demo keeps its files.")
+    ] = "data/demo",
 ) -> int:
     """Run the main job against a sandbox: no key, no network. Safe to run again."""
     session = session_of(ctx)
@@ -63,10 +65,24 @@ def demo(
 @contextmanager
 def _sandbox() -> Generator[str, None, None]:
     """Yield the control URL of a sandbox process that ends with this block, whatever happens."""
-    command = [sys.executable, "-m", "klake", "--quiet", "sandbox", "run", "--clock", "now", "--rate", "1", "--until-eof"]
+    command = [
+        sys.executable,
+        "-m",
+        "klake",
+        "--quiet",
+        "sandbox",
+        "run",
+        "--clock",
+        "now",
+        "--rate",
+        "1",
+        "--until-eof",
+    ]
     # A session of its own: Ctrl-C on the terminal is for us, we stop the sandbox ourselves.
     own: dict[str, Any] = {"start_new_session": True} if os.name == "posix" else {"creationflags": 0x200}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True, **own) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stdin=subprocess.PIPE, text=True, **own
+    ) as process:
         try:
             assert process.stdout is not None
             line = process.stdout.readline()
@@ -189,6 +205,3 @@ def _show_frame(frame: "pl.DataFrame") -> None:
     plain = not (sys.stdout.encoding or "").lower().startswith("utf")
     with pl.Config(ascii_tables=plain, tbl_cols=-1, tbl_width_chars=110):
         print(frame)
-
-
-

@@ -31,7 +31,11 @@ def init(
         session.sandbox(facts.control)
     made = set_up(Path(folder), facts, replace=force)
     if as_json:
-        print(json.dumps({"config": str(made.config), "lake": made.lake, "sandbox": made.sandbox}, ensure_ascii=False))
+        print(
+            json.dumps(
+                {"config": str(made.config), "lake": made.lake, "sandbox": made.sandbox}, ensure_ascii=False
+            )
+        )
         return
     session.say(f"wrote {made.config}; the lake is {made.lake}")
     if not made.sandbox:

@@ -68,7 +68,9 @@ def tell(session: Session, made: "Plan") -> None:
     if made.requests:
         print(f"finish    {_finish(made)}")
         for sent, done in made.ready:
-            print(f"usable    {count(done)} of {count(len(made.wants))} chains after {plural(sent, 'request')}")
+            print(
+                f"usable    {count(done)} of {count(len(made.wants))} chains after {plural(sent, 'request')}"
+            )
     else:
         print("finish    now: everything wanted is accounted for")
     for text in made.unspelled:

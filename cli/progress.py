@@ -70,7 +70,9 @@ class Drawn:
         elif isinstance(event, RunEnded):
             self._close()
         else:
-            assert isinstance(event, RunStarted | Gave)  # what is given up stands in the report, with its reason
+            assert isinstance(
+                event, RunStarted | Gave
+            )  # what is given up stands in the report, with its reason
 
     def _planned(self, event: Planned) -> None:
         if not event.requests:

@@ -72,7 +72,10 @@ def _written(
     parts = [(name in right, width) for name, width in zip(header, widths, strict=True)]
 
     def laid(cells: Sequence[str]) -> str:
-        told = (" " * (w - _width(c)) + c if r else c + " " * (w - _width(c)) for c, (r, w) in zip(cells, parts, strict=True))
+        told = (
+            " " * (w - _width(c)) + c if r else c + " " * (w - _width(c))
+            for c, (r, w) in zip(cells, parts, strict=True)
+        )
         return "  ".join(told).rstrip() + "\n"
 
     if title:

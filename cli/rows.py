@@ -22,9 +22,12 @@ __all__ = ["FORMATS", "FormatOption", "OutOption", "put"]
 
 FORMATS: Final = ("table", "csv", "json", "parquet")
 FormatOption = Annotated[
-    str, typer.Option("--format", metavar="|".join(FORMATS), help="Default: a table, or what FILE's ending says.")
+    str,
+    typer.Option("--format", metavar="|".join(FORMATS), help="Default: a table, or what FILE's ending says."),
 ]
-OutOption = Annotated[str, typer.Option("-o", "--output", metavar="FILE", help="Write there instead of stdout.")]
+OutOption = Annotated[
+    str, typer.Option("-o", "--output", metavar="FILE", help="Write there instead of stdout.")
+]
 
 _CHUNK: Final = 1_000_000  # characters of CSV that are held at once
 _SHOWN: Final = 40  # rows of a table on a terminal; elsewhere all
@@ -47,7 +50,9 @@ def put(table: "pa.Table", form: str, out: str) -> None:
     elif form == "table":
         _show(table)
     elif form == "parquet" and sys.stdout.isatty():
-        raise BadRequest("format", form, hint="this is no text: give -o FILE", hint_zh="这不是文本：请给出 -o FILE")
+        raise BadRequest(
+            "format", form, hint="this is no text: give -o FILE", hint_zh="这不是文本：请给出 -o FILE"
+        )
     else:
         sys.stdout.flush()
         _write(table, form, sys.stdout.buffer)
@@ -76,7 +81,9 @@ def _replacing(target: Path) -> Generator[BinaryIO, None, None]:
         beside.replace(target)
     except OSError as error:
         why = error.strerror or str(error)
-        raise BadRequest("output", str(target), hint=f"cannot be written: {why}", hint_zh=f"无法写入：{why}") from None
+        raise BadRequest(
+            "output", str(target), hint=f"cannot be written: {why}", hint_zh=f"无法写入：{why}"
+        ) from None
     finally:
         if beside.exists():
             beside.unlink()
@@ -92,7 +99,9 @@ def _write(table: "pa.Table", form: str, handle: BinaryIO) -> None:
     else:
         handle.write(b"[")
         for number, row in enumerate(_rows(table)):
-            text = json.dumps(dict(zip(table.column_names, row, strict=True)), ensure_ascii=False, default=plain)
+            text = json.dumps(
+                dict(zip(table.column_names, row, strict=True)), ensure_ascii=False, default=plain
+            )
             handle.write((",\n " if number else "\n ").encode() + text.encode())
         handle.write(b"\n]\n" if table.num_rows else b"]\n")
 
@@ -135,13 +144,13 @@ def _show(table: "pa.Table") -> None:
     """Draw a table: on a terminal the first and the last rows, elsewhere all."""
     seen, total = sys.stdout.isatty(), table.num_rows
     cut = seen and total > _SHOWN
-    parts: Sequence[Any] = (
-        [table.slice(0, _SHOWN // 2), table.slice(total - _SHOWN // 2)] if cut else [table]
-    )
+    parts: Sequence[Any] = [table.slice(0, _SHOWN // 2), table.slice(total - _SHOWN // 2)] if cut else [table]
     rows = [[_cell(v) for v in row] for part in parts for row in _rows(part)]
     if cut:
         rows.insert(_SHOWN // 2, ["..." for _ in table.column_names])
-    numbers = [f.name for f in table.schema if str(f.type).startswith(("int", "uint", "double", "float", "decimal"))]
+    numbers = [
+        f.name for f in table.schema if str(f.type).startswith(("int", "uint", "double", "float", "decimal"))
+    ]
     say_table(table.column_names, rows, right=numbers)
     if seen:
         more = "; --format csv gives them all" if cut else ""

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Stand-ins of the vendors on this machine, to practise and to test.", no_args_is_help=True)
+app = typer.Typer(
+    help="Stand-ins of the vendors on this machine, to practise and to test.", no_args_is_help=True
+)
 
 
 @app.callback()
@@ -53,7 +55,9 @@ def run(
         serve(seed, instruments, first, rate, names, port)
     except (OSError, OverflowError) as error:
         why = getattr(error, "strerror", None) or str(error)
-        raise BadRequest("port", port, hint=f"cannot be listened on: {why}", hint_zh=f"无法监听：{why}") from None
+        raise BadRequest(
+            "port", port, hint=f"cannot be listened on: {why}", hint_zh=f"无法监听：{why}"
+        ) from None
 
 
 def _end_with_stdin() -> None:
@@ -72,5 +76,7 @@ def _instant(text: str) -> "datetime":
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
-        raise BadRequest("clock", text, hint="write an instant such as 2026-11-20T08:00:00Z, or now") from None
+        raise BadRequest(
+            "clock", text, hint="write an instant such as 2026-11-20T08:00:00Z, or now"
+        ) from None
     return at if at.tzinfo else at.replace(tzinfo=UTC)

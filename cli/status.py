@@ -38,7 +38,18 @@ def tell(found: "StatusReport") -> None:
     print(f"{kind} {found.lake}: version {found.version}, {size(found.size_bytes)} on disk")
     print(f"as of {instant(found.now)} (clock: {found.clock})\n")
     if found.shelves:
-        header = ("vendor", "freq", "symbols", "bars", "sessions", "expected", "stored", "empty", "missing", "fresh")
+        header = (
+            "vendor",
+            "freq",
+            "symbols",
+            "bars",
+            "sessions",
+            "expected",
+            "stored",
+            "empty",
+            "missing",
+            "fresh",
+        )
         right = ("symbols", "bars", "expected", "stored", "empty", "missing")
         say_table(header, [_row(shelf) for shelf in found.shelves], right=right)
     else:

@@ -23,7 +23,9 @@ def _group() -> None:
 def find(
     ctx: typer.Context,
     text: Annotated[str, typer.Argument(metavar="TEXT", help="A code, or a part of a name in any language.")],
-    vendor: Annotated[str, typer.Option("--vendor", metavar="NAME", help="Ask only this one. Default: all.")] = "",
+    vendor: Annotated[
+        str, typer.Option("--vendor", metavar="NAME", help="Ask only this one. Default: all.")
+    ] = "",
     as_json: JsonOption = False,
 ) -> int:
     """Find symbols by code or name; costs one request per vendor at most."""
@@ -42,5 +44,7 @@ def find(
             [(f.symbol, f.klass, f.name_en, f.name_zh, f.vendor, f.spelling) for f in result.found],
         )
     else:
-        session.say(f"nothing that any vendor lists holds {text!r}; vendors may list only a part of what they have")
+        session.say(
+            f"nothing that any vendor lists holds {text!r}; vendors may list only a part of what they have"
+        )
     return 0 if result.found else 1

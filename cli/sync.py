@@ -80,7 +80,11 @@ def _last_line(report: "RunReport") -> str:
     ):  # fmt: skip
         if number:
             news.append(tongue(f"{count(number)} {en}", f"{zh} {count(number)}"))
-    received, stored, took = size(report.bytes_received), size(written.bytes_written), duration(report.seconds)
+    received, stored, took = (
+        size(report.bytes_received),
+        size(written.bytes_written),
+        duration(report.seconds),
+    )
     probes = tongue(f" and {report.canaries} to check units", f"（另有 {report.canaries} 次核对单位）")
     return tongue(
         f"done: {', '.join(news) + ' bars' if news else 'nothing new'}, {plural(report.requests_sent, 'request')}"

@@ -24,10 +24,16 @@ def listing(ctx: typer.Context, as_json: JsonOption = False) -> None:
 
     found = known(desk)
     if as_json:
-        print(json.dumps({"sandbox": desk.sandbox, "vendors": [one.as_json() for one in found]}, ensure_ascii=False))
+        print(
+            json.dumps(
+                {"sandbox": desk.sandbox, "vendors": [one.as_json() for one in found]}, ensure_ascii=False
+            )
+        )
         return
     if not found:
-        session.say(f"{desk.settings.where} names no vendor: `klake init` writes a [vendors.qos] to start from")
+        session.say(
+            f"{desk.settings.where} names no vendor: `klake init` writes a [vendors.qos] to start from"
+        )
     for one in found:
         print(f"{one.name} ({one.kind}): {one.trouble or one.plan}")
         print(f"credentials: {'there' if one.credentials else 'MISSING: see `klake doctor`'}\n")
@@ -38,7 +44,9 @@ def listing(ctx: typer.Context, as_json: JsonOption = False) -> None:
 
 
 @app.command("probe")
-def probe(ctx: typer.Context, name: str = typer.Argument(metavar="NAME"), as_json: JsonOption = False) -> None:
+def probe(
+    ctx: typer.Context, name: str = typer.Argument(metavar="NAME"), as_json: JsonOption = False
+) -> None:
     """Ask a vendor what only it can answer (five requests at most) and keep the answers."""
     session = session_of(ctx)
     desk = session.desk()
@@ -48,9 +56,14 @@ def probe(ctx: typer.Context, name: str = typer.Argument(metavar="NAME"), as_jso
     if as_json:
         print(json.dumps(report.as_json(), ensure_ascii=False))
         return
-    rows = [(a.question, a.text, a.basis if a.basis == "observed" else "*unverified*", a.evidence) for a in report.answers]
+    rows = [
+        (a.question, a.text, a.basis if a.basis == "observed" else "*unverified*", a.evidence)
+        for a in report.answers
+    ]
     say_table(("question", "answer", "known", "evidence"), rows, fit=True)
-    session.say(f"{plural(report.requests, 'request')}; `klake vendors` shows the answers; the replies are in {report.recording}")
+    session.say(
+        f"{plural(report.requests, 'request')}; `klake vendors` shows the answers; the replies are in {report.recording}"
+    )
 
 
 def _evidence(basis: str, seen: object) -> str:

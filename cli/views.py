@@ -34,7 +34,10 @@ def views(
             else:
                 session.say(f"wrote {target}: any DuckDB opens it where the lake is mounted at {at}")
             return
-        names = [row[0] for row in lake.sql("SELECT view_name FROM duckdb_views() WHERE NOT internal ORDER BY 1").rows()]
+        names = [
+            row[0]
+            for row in lake.sql("SELECT view_name FROM duckdb_views() WHERE NOT internal ORDER BY 1").rows()
+        ]
         catalog = str(Path(lake.store.path) / "lake.duckdb")
         if as_json:
             print(json.dumps({"catalog": catalog, "views": names}, ensure_ascii=False))

@@ -18,7 +18,9 @@ __all__ = [
     "VendorOption", "Work", "day", "listed",
 ]  # fmt: skip
 
-JobOption = Annotated[str, typer.Option("--job", metavar="NAME", help="A [jobs.NAME]; not needed where there is one.")]
+JobOption = Annotated[
+    str, typer.Option("--job", metavar="NAME", help="A [jobs.NAME]; not needed where there is one.")
+]
 VendorOption = Annotated[str, typer.Option("--vendor", metavar="NAME", help="A [vendors.NAME].")]
 SymbolsOption = Annotated[
     str, typer.Option("--symbols", metavar="A,B", help="Symbols, any usual spelling, separated by commas.")
@@ -57,7 +59,9 @@ class Work:
         }  # fmt: skip
         given = [name for name, value in ad_hoc.items() if value]
         if self.job and (self.vendor or given):
-            raise BadRequest("job", self.job, hint=f"give either --job or --{given[0] if given else 'vendor'}")
+            raise BadRequest(
+                "job", self.job, hint=f"give either --job or --{given[0] if given else 'vendor'}"
+            )
         if self.vendor:
             return "ad hoc", self._ad_hoc(desk, self.vendor)
         if given:
@@ -78,8 +82,16 @@ def _only(names: Sequence[str], what: str, desk: "Desk") -> str:
     """Return the one name there is, so that it need not be typed."""
     if len(names) == 1:
         return names[0]
-    hint = f"say which with --{what}" if names else f"{desk.settings.where} has no [{what}s.NAME]: `klake init` writes one"
-    zh = f"请用 --{what} 指定" if names else f"{desk.settings.where} 中没有 [{what}s.NAME]：可用 `klake init` 生成"
+    hint = (
+        f"say which with --{what}"
+        if names
+        else f"{desk.settings.where} has no [{what}s.NAME]: `klake init` writes one"
+    )
+    zh = (
+        f"请用 --{what} 指定"
+        if names
+        else f"{desk.settings.where} 中没有 [{what}s.NAME]：可用 `klake init` 生成"
+    )
     raise BadRequest(what, "", tuple(names), hint=hint, hint_zh=zh)
 
 
@@ -96,5 +108,8 @@ def day(name: str, text: str) -> date | None:
         return date.fromisoformat(text)
     except ValueError:
         raise BadRequest(
-            name, text, hint="write a date such as 2024-01-02 or 20240102", hint_zh="请写成 2024-01-02 或 20240102"
+            name,
+            text,
+            hint="write a date such as 2024-01-02 or 20240102",
+            hint_zh="请写成 2024-01-02 或 20240102",
         ) from None

@@ -63,16 +63,16 @@ class Desk:
     def books(self, *, create: bool = False) -> Books:
         """Return lake, coverage and runs.
 
-        Coverage is an index: where it is tagged with another lake or another version of this
-        one (a restore, a lost file, a crash, another machine's commit), it is rebuilt from the
-        table `requests` before anything is planned on it.
+        Coverage is an index over the table `requests`: where it is tagged with another lake or
+        another version of that table (a restore, a lost file, a crash, another machine's
+        commit), it is rebuilt before anything is planned on it.
         """
         store = self.store(create=create)
         state = State.open(store.state_path, store.id)
         ledger = Ledger(state)
         if not state.matches(store.id):
             state.reset(store.id)
-        version = store.version  # read before the table: who commits meanwhile is then noticed
+        version = store.version_of("requests")  # read before the table: who commits meanwhile is then noticed
         if not state.matches(store.id, version):
             ledger.rebuild(store.table("requests"), tag=(store.id, version))
         return Books(store, state, ledger, Runs(state))

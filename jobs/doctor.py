@@ -58,10 +58,14 @@ def examine(config: str | None = None) -> Iterator[Check]:
     try:
         settings = load(config)
     except KlakeError as error:
-        yield Check("config", "bad", str(error), "correct that line; `klake init DIR` writes a file to compare with")
+        yield Check(
+            "config", "bad", str(error), "correct that line; `klake init DIR` writes a file to compare with"
+        )
         return
     if settings.where == "environment":
-        yield Check("config", "note", "no klake.toml here or above; the environment rules", "`klake init` writes one")
+        yield Check(
+            "config", "note", "no klake.toml here or above; the environment rules", "`klake init` writes one"
+        )
     else:
         yield Check("config", "ok", settings.where)
     desk = open_desk(config)
@@ -89,10 +93,14 @@ def _quotas() -> Iterator[Check]:
         count = SharedQuotas(path, SystemClock())
         count.close()
     except KlakeError as error:
-        yield Check("quotas", "bad", str(error), "make that folder writable; all processes of a user share this count")
+        yield Check(
+            "quotas", "bad", str(error), "make that folder writable; all processes of a user share this count"
+        )
         return
     if count.broken is not None:
-        yield Check("quotas", "note", f"{path} was damaged; a new one was made, the old one is {count.broken}")
+        yield Check(
+            "quotas", "note", f"{path} was damaged; a new one was made, the old one is {count.broken}"
+        )
     else:
         yield Check("quotas", "ok", str(path))
 
@@ -103,10 +111,14 @@ def _clock(desk: Desk) -> Iterator[Check]:
         try:
             now = desk.clock.now()
         except KlakeError as error:
-            yield Check("clock", "bad", str(error), "start it again, then `klake init DIR --sandbox URL --force`")
+            yield Check(
+                "clock", "bad", str(error), "start it again, then `klake init DIR --sandbox URL --force`"
+            )
             return
         ahead = (now - machine).total_seconds()
-        yield Check("clock", "ok", f"the sandbox's: {now:%Y-%m-%d %H:%M:%S}Z, {ahead:+.0f} s from this machine's")
+        yield Check(
+            "clock", "ok", f"the sandbox's: {now:%Y-%m-%d %H:%M:%S}Z, {ahead:+.0f} s from this machine's"
+        )
         return
     yield Check("clock", "ok", f"this machine's: {machine:%Y-%m-%d %H:%M:%S}Z")
 
@@ -188,7 +200,9 @@ def _lake(desk: Desk) -> Iterator[Check]:
         yield Check("lake", "bad", str(error), "give [lake] another path: sandbox and real bars never meet")
         return
     except LakeError as error:
-        yield Check("lake", "bad", str(error), "restore that folder from a backup, or give [lake] another path")
+        yield Check(
+            "lake", "bad", str(error), "restore that folder from a backup, or give [lake] another path"
+        )
         return
     manifest = store.snapshot()
     gone = [f.path for f in manifest.files if _size(root / f.path) != f.size_bytes]
@@ -214,7 +228,12 @@ def _views(catalog: Path) -> Check:
         with duckdb.connect(str(catalog), read_only=True) as con:
             con.execute("SELECT 1 FROM bars LIMIT 1").fetchall()
     except duckdb.Error as error:
-        return Check("views", "bad", f"{catalog}: {str(error).splitlines()[0]}", "delete it: the next sync writes it anew")
+        return Check(
+            "views",
+            "bad",
+            f"{catalog}: {str(error).splitlines()[0]}",
+            "delete it: the next sync writes it anew",
+        )
     return Check("views", "ok", str(catalog))
 
 
@@ -222,15 +241,21 @@ def _state(path: str | Path, lake: str, at: int) -> Iterator[Check]:
     try:
         state = State.open(path, lake)
     except KlakeError as error:
-        yield Check("state", "bad", str(error), "it is only an index: move it away, and the next run rebuilds it")
+        yield Check(
+            "state", "bad", str(error), "it is only an index: move it away, and the next run rebuilds it"
+        )
         return
     try:
         if state.broken is not None:
-            yield Check("state", "note", f"{path} was damaged and set aside as {state.broken}", "the next run rebuilds it")
+            yield Check(
+                "state",
+                "note",
+                f"{path} was damaged and set aside as {state.broken}",
+                "the next run rebuilds it",
+            )
         elif not state.matches(lake, at):
             yield Check("state", "note", f"{path} lags behind the lake", "the next run rebuilds it")
         else:
             yield Check("state", "ok", str(path))
     finally:
         state.close()
-

@@ -82,7 +82,7 @@ class Harvest:
         done = self._store.upsert(bars) if bars.num_rows else WriteReport(version=self._store.version)
         self._store.append("requests", rows(self._asked))
         self._ledger.record(self._stretches)
-        self._state.set_tag(self._store.id, self._store.version)
+        self._state.set_tag(self._store.id, self._store.version_of("requests"))
         self.written = self.written + done + WriteReport(quarantined=refused, version=done.version)
         if done.commits:
             self._events.emit(Committed(bars.num_rows, done.version))

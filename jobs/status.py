@@ -21,7 +21,17 @@ from .account import balance
 from .desk import Books, Desk
 from .plan import wanted
 
-__all__ = ["Freshness", "LastRun", "Shelf", "StatusReport", "Stuck", "Unverified", "declared", "status", "unverified"]
+__all__ = [
+    "Freshness",
+    "LastRun",
+    "Shelf",
+    "StatusReport",
+    "Stuck",
+    "Unverified",
+    "declared",
+    "status",
+    "unverified",
+]
 
 Wants = dict[Series, Span[date]]
 _EPOCH: Final = date(1970, 1, 1)
@@ -232,7 +242,12 @@ def _kinds(store: Store, wants: Wants) -> list[tuple[str, Freq]]:
 
 
 def _shelf(
-    vendor: str, freq: Freq, store: Store, covered: Mapping[Series, Sequence[Covered]], wants: Wants, now: datetime
+    vendor: str,
+    freq: Freq,
+    store: Store,
+    covered: Mapping[Series, Sequence[Covered]],
+    wants: Wants,
+    now: datetime,
 ) -> Shelf:
     mine = {s: span for s, span in wants.items() if s.vendor == vendor and s.freq is freq}
     total = balance(mine.items(), covered)
@@ -324,4 +339,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(one) for one in value]
     return value.isoformat() if isinstance(value, date) else value
-

@@ -110,7 +110,9 @@ def probe(desk: Desk, name: str) -> ProbeReport:
                 ledger.set_fact(name, f"probe {answer.question}", kept, desk.clock.now())
     finally:
         vendor.close()
-        kept_at = recorded.keep(quotas_path().parent / "probes" / f"{name}-{desk.clock.now():%Y%m%dT%H%M%SZ}.jsonl")
+        kept_at = recorded.keep(
+            quotas_path().parent / "probes" / f"{name}-{desk.clock.now():%Y%m%dT%H%M%SZ}.jsonl"
+        )
     return ProbeReport(name, desk.sandbox, requests, tuple(answers), str(kept_at))
 
 
@@ -211,7 +213,9 @@ def _shown(value: object) -> str:
         return ", ".join(f"{_key(k)}: {_plain(v)}" for k, v in value.items()) or "none"
     if isinstance(value, tuple):
         return ", ".join(_quota(v) for v in value) or "none"
-    return "unknown" if value is None else "yes" if value is True else "no" if value is False else _plain(value)
+    return (
+        "unknown" if value is None else "yes" if value is True else "no" if value is False else _plain(value)
+    )
 
 
 def _plain(value: object) -> str:

@@ -118,6 +118,10 @@ class Store:
         parts = [pq.ParquetFile(file).read(columns=schema.names).select(schema.names) for file in files]
         return pa.concat_tables([schema.empty_table(), *(part.cast(schema) for part in parts)])
 
+    def version_of(self, table: str) -> int:
+        """Return the version of one Delta table in the newest manifest."""
+        return self.snapshot().delta[table]
+
     def snapshot(self) -> Manifest:
         """Return the newest manifest: live files of all tables with symbol sets and key ranges."""
         with self._guard:

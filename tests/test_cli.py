@@ -143,7 +143,9 @@ def test_status_works_after_its_sandbox_has_gone(klake: Klake, stand: Stand) -> 
 
 
 def test_parked_symbols_are_told_with_their_reason(klake: Klake) -> None:
-    synced = klake("sync", "--vendor", "qos", "--symbols", "CON.US,ZZZZ.US", "--freq", "1d", "--start", "2026-11-02")
+    synced = klake(
+        "sync", "--vendor", "qos", "--symbols", "CON.US,ZZZZ.US", "--freq", "1d", "--start", "2026-11-02"
+    )
 
     said = klake("status", "--json")
 
@@ -198,7 +200,9 @@ def test_the_shell_answers_piped_statements_and_goes_on_after_a_mistake(
     klake: Klake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     klake("sync", *AD_HOC)
-    monkeypatch.setattr(sys, "stdin", _stream("SELECT 41 +\n 1 AS answer;\nnonsense;\n.tables\nSELECT 'last' AS x"))
+    monkeypatch.setattr(
+        sys, "stdin", _stream("SELECT 41 +\n 1 AS answer;\nnonsense;\n.tables\nSELECT 'last' AS x")
+    )
 
     said = klake("shell")
 
@@ -247,7 +251,9 @@ def test_symbols_are_found_by_code_name_and_ambiguous_spelling(klake: Klake) -> 
     assert nothing.code == 1 and nothing.out == ""
 
 
-def test_init_writes_a_file_that_works_and_keeps_one_that_is_there(klake: Klake, stand: Stand, tmp_path: Path) -> None:
+def test_init_writes_a_file_that_works_and_keeps_one_that_is_there(
+    klake: Klake, stand: Stand, tmp_path: Path
+) -> None:
     folder = tmp_path / "new" / "lake"
 
     made = klake("init", str(folder), "--sandbox", stand.sandbox.control_url, "--json")
@@ -272,7 +278,9 @@ def test_init_without_a_sandbox_waits_for_a_key(klake: Klake, tmp_path: Path) ->
 
 def test_import_brings_a_csv_and_the_same_again_changes_nothing(klake: Klake, tmp_path: Path) -> None:
     file = tmp_path / "mine.csv"
-    file.write_text("date,open,high,low,close,vol\n2024-01-02,1,2,1,2,5\n2024-01-03,2,3,2,3,6\n", encoding="utf-8")
+    file.write_text(
+        "date,open,high,low,close,vol\n2024-01-02,1,2,1,2,5\n2024-01-03,2,3,2,3,6\n", encoding="utf-8"
+    )
     line = ("import", str(file), "--freq", "1d", "--symbol", "600519", "--volume-factor", "100", "--json")
 
     first, second = klake(*line), klake(*line)
@@ -317,9 +325,17 @@ def test_no_key_is_ever_printed(klake: Klake, stand: Stand) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["gbk", "ascii"])
-def test_verbs_work_on_consoles_that_cannot_spell_everything(klake: Klake, stand: Stand, encoding: str) -> None:
+def test_verbs_work_on_consoles_that_cannot_spell_everything(
+    klake: Klake, stand: Stand, encoding: str
+) -> None:
     klake("sync")
-    lines = (["status"], ["symbols", "find", "茅台"], ["plan", "--job", "无"], ["sql", "SELECT '贵州' AS n"], ["vendors"])
+    lines = (
+        ["status"],
+        ["symbols", "find", "茅台"],
+        ["plan", "--job", "无"],
+        ["sql", "SELECT '贵州' AS n"],
+        ["vendors"],
+    )
 
     done = _each(stand, lines, PYTHONIOENCODING=encoding, TERM="dumb", KLAKE_LANG="zh")
 
@@ -336,7 +352,9 @@ def test_verbs_work_without_a_home(klake: Klake, stand: Stand) -> None:
     assert done.stderr.splitlines()[-1] == b"[0, 0, 0, 0]", done.stderr
 
 
-def _each(stand: Stand, lines: Sequence[list[str]], **environment: str | None) -> subprocess.CompletedProcess[bytes]:
+def _each(
+    stand: Stand, lines: Sequence[list[str]], **environment: str | None
+) -> subprocess.CompletedProcess[bytes]:
     """Run lines one after the other in one process of their own; its last line on stderr has their exit codes."""
     code = """
 import json, sys

@@ -1,7 +1,9 @@
 """Whatever goes wrong is one sentence and an exit code, and nothing is lost by it."""
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -85,7 +87,9 @@ def _ad_hoc(symbols: str = "600519.SH", freq: str = "1d", *more: str) -> list[st
     ],
     ids=lambda value: " ".join(value)[-40:] if isinstance(value, list) else "",
 )
-def test_wrong_use_is_one_sentence_and_exit_2(klake: Klake, stand: Stand, line: list[str], words: list[str]) -> None:
+def test_wrong_use_is_one_sentence_and_exit_2(
+    klake: Klake, stand: Stand, line: list[str], words: list[str]
+) -> None:
     said = klake(*line)
 
     assert said.code == (1 if "http" in line[-1] else 2)
@@ -125,7 +129,10 @@ def test_a_configuration_with_a_wrong_key_is_named_to_the_key(klake: Klake, stan
     for text, words in (
         ('[lake]\npth = "x"\n', ["lake.pth", "known here: path"]),
         ("[lake\n", ["not valid TOML"]),
-        ('[jobs.a]\nvendor = "b"\nsymbols = ["AAPL.US"]\nfreq = ["1d"]\nstart = "2026-01-01"\n', ["jobs.a.vendor"]),
+        (
+            '[jobs.a]\nvendor = "b"\nsymbols = ["AAPL.US"]\nfreq = ["1d"]\nstart = "2026-01-01"\n',
+            ["jobs.a.vendor"],
+        ),
         ('[vendors.qos]\nkind = "qos"\nkey = "k"\nspeed = 9\n', ["vendors.qos.speed"]),
         ('[vendors.qos]\nkind = "reuters"\n', ["reuters", "qos"]),
     ):
@@ -197,7 +204,9 @@ def _files(stand: Stand) -> dict[Path, int]:
     return {p: p.stat().st_mtime_ns for p in every if p.is_file() and "_state" not in p.parts}
 
 
-def test_a_place_that_cannot_be_written_is_exit_1(klake: Klake, stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_place_that_cannot_be_written_is_exit_1(
+    klake: Klake, stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (stand.folder / "file").write_text("")
     monkeypatch.setenv("KLAKE_LAKE__PATH", str(stand.folder / "file" / "lake"))
 
@@ -208,7 +217,9 @@ def test_a_place_that_cannot_be_written_is_exit_1(klake: Klake, stand: Stand, mo
     assert stand.requests() == []
 
 
-def test_a_folder_without_permission_is_exit_1(klake: Klake, stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_without_permission_is_exit_1(
+    klake: Klake, stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if not hasattr(os, "geteuid") or os.geteuid() == 0:
         pytest.skip("whoever runs this may write everywhere")
     locked = stand.folder / "locked"
@@ -230,7 +241,9 @@ def test_no_lake_yet_says_how_to_make_one(klake: Klake) -> None:
 def test_a_sandbox_key_never_meets_a_real_lake(klake: Klake, stand: Stand, tmp_path: Path) -> None:
     text = stand.config.read_text(encoding="utf-8")
     real = tmp_path / "real.toml"
-    real.write_text(text.replace(f'[sandbox]\ncontrol = "{stand.sandbox.control_url}"\n', ""), encoding="utf-8")
+    real.write_text(
+        text.replace(f'[sandbox]\ncontrol = "{stand.sandbox.control_url}"\n', ""), encoding="utf-8"
+    )
 
     sandbox_key = klake("sync", config=real)
     run(["init", str(tmp_path / "mine")])
@@ -287,12 +300,21 @@ def test_a_bug_is_one_sentence_and_a_traceback_only_on_request(
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_run_is_exit_3_and_the_next_one_goes_on(klake: Klake, stand: Stand, number: signal.Signals) -> None:
+def test_a_stopped_run_is_exit_3_and_the_next_one_goes_on(
+    klake: Klake, stand: Stand, number: signal.Signals
+) -> None:
     stand.control("POST", "/clock", {"rate": 1})
     stand.control("POST", "/faults", {"keys": {"default": {"quotas": [[1, 60]]}}})
     stand.vendor = 'quota = [[1, "60s"]]\nproducts = 1'
     stand.write()
-    line = [sys.executable, "-m", "klake", "--config", str(stand.config), *_ad_hoc("600519.SH,00700.HK,AAPL.US")]
+    line = [
+        sys.executable,
+        "-m",
+        "klake",
+        "--config",
+        str(stand.config),
+        *_ad_hoc("600519.SH,00700.HK,AAPL.US"),
+    ]
 
     with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
         end = time.monotonic() + 60
@@ -305,5 +327,39 @@ def test_a_stopped_run_is_exit_3_and_the_next_one_goes_on(klake: Klake, stand: S
 
     assert process.returncode == 3
     assert "Traceback" not in told
-    assert told.splitlines()[-1].startswith("klake: interrupted: nothing received is lost; run `klake --config")
+    assert told.splitlines()[-1].startswith(
+        "klake: interrupted: nothing received is lost; run `klake --config"
+    )
     assert again.code == 0 and "holes left: 0" in again.err
+
+
+@pytest.mark.proof
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX's")
+def test_a_run_may_be_stopped_at_any_moment(klake: Klake, stand: Stand) -> None:
+    stand.control("POST", "/clock", {"rate": 1})
+    line = [
+        sys.executable,
+        "-m",
+        "klake",
+        "--config",
+        str(stand.config),
+        *_ad_hoc("600519.SH,AAPL.US", "1d,1m"),
+    ]
+    codes = list[int]()
+
+    for step in range(40):
+        with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stderr is not None
+            said = process.stderr.readline()  # SANDBOX: the verb has begun
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(step * 0.05)
+            process.send_signal(signal.SIGINT if step % 2 else signal.SIGTERM)
+            said += process.stderr.read()
+        assert process.returncode in {0, 3} and "Traceback" not in said, said
+        codes.append(process.returncode)
+        if step % 10 == 9:
+            shutil.rmtree(stand.folder / "lake", ignore_errors=True)
+    stand.control("POST", "/clock", {"rate": 0})
+
+    assert 3 in codes
+    assert klake(*_ad_hoc("600519.SH,AAPL.US", "1d,1m")).code == 0

@@ -49,12 +49,24 @@ def test_the_demo_shows_plan_sync_status_sql_and_a_frame_and_runs_again(tmp_path
     second, second_s = _demo(tmp_path)
 
     assert (first.returncode, second.returncode) == (0, 0), first.stdout + second.stdout
-    for part in ("SANDBOX", "requests  2", "20,000 new bars", "holes left: 0", "change_percent", "shape: (6, 7)", "up to date"):
+    for part in (
+        "SANDBOX",
+        "requests  2",
+        "20,000 new bars",
+        "holes left: 0",
+        "change_percent",
+        "shape: (6, 7)",
+        "up to date",
+    ):
         assert part in first.stdout, part
     assert held <= 10 and _pages(tmp_path) - held <= 2
     assert "nothing new since the last time" in second.stdout or "almost nothing to fetch" in second.stdout
     assert first_s < 60 and second_s < 30  # the bounds of an idle machine are 60 and 15
-    assert first.stdout.index("2. daily bars") < first.stdout.index("requests  2") < first.stdout.index("3. 1-minute")
+    assert (
+        first.stdout.index("2. daily bars")
+        < first.stdout.index("requests  2")
+        < first.stdout.index("3. 1-minute")
+    )
     assert _nobody_answers(_control(tmp_path))
 
 
@@ -76,7 +88,9 @@ def test_what_the_demo_says_to_type_next_works_without_its_sandbox(tmp_path: Pat
 @pytest.mark.parametrize(("name", "code"), [("SIGINT", 3), ("SIGHUP", 3), ("SIGKILL", -9)])
 def test_a_demo_that_is_stopped_takes_its_sandbox_along(tmp_path: Path, name: str, code: int) -> None:
     config = tmp_path / "data" / "demo" / "klake.toml"
-    with subprocess.Popen(COMMAND, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        COMMAND, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
         end = time.monotonic() + 60
         while not config.exists() and time.monotonic() < end:
             os.sched_yield()

@@ -184,6 +184,23 @@ def test_a_torn_file_outside_the_manifest_hurts_nobody(store: Store) -> None:
     assert asked(None, store.path, "SELECT count(*) FROM bars") == [[[1]]]
 
 
+def test_views_open_no_listing_but_the_newest(store: Store, engine: Path | None) -> None:
+    # An older one may be deleted at any moment, so no view may depend on it.
+    for number in range(12):
+        store.upsert(bars(["600519.SH"], [date(2026, 1, 5)], 10.0 + number, at=NOW + timedelta(hours=number)))
+    newest, *older = sorted(Path(store.path).glob("_manifest/*.parquet"))
+    for listing in older:
+        listing.write_bytes(b"torn")
+
+    queries = [
+        f"SELECT count(*) FROM {view}" for view in ("bars", "bars_best", "revisions", "bars_as_of(now())")
+    ]
+    twice = "SELECT count(*) FROM bars a JOIN bars b USING (vendor, symbol, freq, session)"
+
+    assert len(older) == 12 and newest.stat().st_size > 0
+    assert asked(engine, store.path, *queries, twice) == [[[1]], [[1]], [[11]], [[1]], [[1]]]
+
+
 def test_revisions_stand_beside_what_replaced_them(store: Store, engine: Path | None) -> None:
     day = date(2026, 1, 5)
     for number, close in enumerate((10.0, 11.0, 12.0)):
