@@ -213,7 +213,7 @@ def _lake(desk: Desk) -> Iterator[Check]:
         told = f"{store.path}: version {manifest.version}, {len(manifest.files):,} files, manifest and logs agree"
         yield Check("lake", "ok", told)
     yield _views(root / CATALOG)
-    yield from _state(store.state_path, store.id, store.version)
+    yield from _state(store.state_path, store.id, store.version_of("requests"))
 
 
 def _size(path: Path) -> int:
