@@ -7,7 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import Literal
 
-from ..errors import BadRequest, ConfigError, LakeOrigin
+from ..errors import BadRequest, ConfigError
 from ..ingest.clock import SandboxClock
 from ..ingest.registry import open_vendor
 from ..ingest.vendor import Vendor
@@ -82,7 +82,7 @@ class Desk:
 
         Raises
         ------
-        LakeOrigin
+        ConfigError
             A sandbox key without `[sandbox]`, or the other way round: their bars must not meet.
         """
         vendor = open_vendor(
@@ -90,8 +90,7 @@ class Desk:
         )
         if vendor.sandbox != self.sandbox:
             vendor.close()
-            key = "sandbox" if vendor.sandbox else "real"
-            raise LakeOrigin(self.settings.lake_path, self.origin, key)
+            raise _mixed(self.settings.where, name, sandbox_key=vendor.sandbox)
         return vendor
 
     def quotas(
@@ -151,6 +150,21 @@ def ad_hoc(
         raise BadRequest("end", str(end), hint=f"lies before start={start}", hint_zh=f"早于 start={start}")
     freqs = tuple(Freq.parse(text) for text in freq)
     return Job(vendor=vendor, universe=universe, symbols=tuple(symbols), freq=freqs, start=start, end=end)
+
+
+def _mixed(where: str, name: str, *, sandbox_key: bool) -> ConfigError:
+    """Return the error for a key that does not fit the configuration's origin; never shows the key."""
+    if sandbox_key:
+        return ConfigError(
+            where, f"vendors.{name}.key", "***", "this is a sandbox key, but the configuration names no [sandbox]: "
+            "give it a real key, or another lake with [sandbox] control; sandbox and real bars never meet",
+            "这是沙盒密钥，但配置里没有 [sandbox]：请填真实密钥，或为沙盒另设数据湖；沙盒数据与真实数据绝不混放",
+        )  # fmt: skip
+    return ConfigError(
+        where, f"vendors.{name}.key", "***", "this is a real key, but the configuration names a [sandbox]: "
+        "take [sandbox] out and give [lake] another path; sandbox and real bars never meet",
+        "这是真实密钥，但配置里有 [sandbox]：请删除 [sandbox] 并为 [lake] 换一个 path；沙盒数据与真实数据绝不混放",
+    )  # fmt: skip
 
 
 def _listed(file: Path, where: str, universe: str) -> list[str]:

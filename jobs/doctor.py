@@ -131,11 +131,6 @@ def _vendors(desk: Desk) -> Iterator[Check]:
             vendor = desk.vendor(name)
         except CredentialsMissing as error:
             yield Check(f"vendor {name}", "bad", str(error), "set it where klake runs (in cron, too)")
-        except LakeOrigin:
-            yield Check(
-                f"vendor {name}", "bad", "its key and [sandbox] do not belong together",
-                "a sandbox key needs [sandbox] control = URL, a real key must stand without it",
-            )  # fmt: skip
         except MissingExtra as error:
             yield Check(f"vendor {name}", "bad", str(error), "run that line")
         except KlakeError as error:

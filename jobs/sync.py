@@ -7,12 +7,11 @@ killed at any moment costs no request twice: the next run replays what was recei
 import math
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from ..errors import BadCredentials, Interrupted, UnitMismatch, VendorError
+from ..errors import BadCredentials, BadRequest, Interrupted, UnitMismatch, VendorError
 from ..ingest.canary import canaries
 from ..ingest.fetch import Chain, Taken
 from ..ingest.vendor import Answer, Vendor
@@ -181,17 +180,23 @@ class _Run:
 
     def _close(self) -> None:
         """Store what is gathered, seal raw, publish, and fill the report."""
-        with suppress(KeyboardInterrupt):
+        stopped = False
+        try:
             self._harvest.flush()
             self._books.store.raw.seal()
             self._books.store.publish_extra("coverage", self._books.ledger.table())
             self._books.store.publish_extra("sessions", sessions_table())
             self._books.store.publish()
+        except KeyboardInterrupt:  # what is not stored now is replayed by the next run
+            stopped = True
         report, harvest = self._report, self._harvest
         report.written, report.findings = harvest.written, harvest.findings
         report.requests_sent = self._sender.sent - report.canaries
         report.bytes_received = self._sender.received
         self._balance()
+        if stopped:
+            report.error = "interrupted"
+            raise Interrupted
 
     def _balance(self) -> None:
         known = _known(self._books, self._vendor, self._desk.symbols(self._job), self._job)
@@ -228,8 +233,12 @@ class _Run:
 def _known(books: Books, vendor: Vendor, symbols: Sequence[Symbol], job: Job) -> _Known:
     spelled = [s for s in symbols if vendor.spell(s) is not None]
     unspelled = tuple(str(s) for s in symbols if vendor.spell(s) is None)
-    freqs = [f for f in job.freq if f in vendor.capability.freqs]
-    series = [Series(vendor.name, str(s), f) for s in spelled for f in freqs]
+    for freq in job.freq:
+        if freq not in vendor.capability.freqs:
+            offered = tuple(f.value for f in vendor.capability.freqs)
+            raise BadRequest("freq", freq.value, offered, hint=f"{vendor.name} offers no other ones",
+                             hint_zh=f"{vendor.name} 不提供其他周期")  # fmt: skip
+    series = [Series(vendor.name, str(s), f) for s in spelled for f in job.freq]
     return _Known(spelled, unspelled, series, books)
 
 

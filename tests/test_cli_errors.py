@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -217,18 +218,26 @@ def test_a_place_that_cannot_be_written_is_exit_1(
     assert stand.requests() == []
 
 
-def test_a_folder_without_permission_is_exit_1(
-    klake: Klake, stand: Stand, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not hasattr(os, "geteuid") or os.geteuid() == 0:
-        pytest.skip("whoever runs this may write everywhere")
-    locked = stand.folder / "locked"
-    locked.mkdir(mode=0o500)
-    monkeypatch.setenv("KLAKE_LAKE__PATH", str(locked / "lake"))
+@pytest.mark.skipif(os.name != "posix" or not shutil.which("setpriv"), reason="needs setpriv to be somebody else")
+def test_a_folder_without_permission_is_exit_1(stand: Stand) -> None:
+    stand.jobs = JOB
+    stand.write()
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own folders are closed to others
+        place = Path(folder)
+        place.chmod(0o755)
+        (place / "locked").mkdir(mode=0o555)
+        (place / "state").mkdir()
+        (place / "state").chmod(0o777)
+        shutil.copy(stand.config, place / "klake.toml")
+        other = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []
+        environment = {**os.environ, "KLAKE_LAKE__PATH": str(place / "locked" / "lake"), "KLAKE_STATE": str(place / "state")}
 
-    said = klake("sync")
+        said = subprocess.run(
+            [*other, sys.executable, "-m", "klake", "sync"], cwd=place, env=environment, capture_output=True, text=True
+        )
 
-    assert said.code == 1 and "cannot be written" in said.sentence
+    assert said.returncode == 1
+    assert "cannot be written" in said.stderr and "Traceback" not in said.stderr
 
 
 def test_no_lake_yet_says_how_to_make_one(klake: Klake) -> None:
