@@ -23,7 +23,9 @@ def main() -> int:
                   f"{row.ratio:.2f}, aim {row.reach:g}: {mark}", flush=True)  # fmt: skip
     engines = {name: version(name) for name in ("duckdb", "polars", "pyarrow", "deltalake")}
     about = {"python": sys.version.split()[0], "machine": platform.machine(), **engines}
-    OUT.write_text(json.dumps({"about": about, "rows": [asdict(r) | {"ratio": r.ratio} for r in rows]}, indent=1) + "\n")
+    OUT.write_text(
+        json.dumps({"about": about, "rows": [asdict(r) | {"ratio": r.ratio} for r in rows]}, indent=1) + "\n"
+    )
     return 0
 
 

@@ -50,7 +50,9 @@ def help_cpu() -> Iterator[Row]:
 def decoding() -> Iterator[Row]:
     """A page's bytes to a normalised, checked table, against the typed decode of the same bytes."""
     with Sandbox(clock_start=NOW, rate=0) as sandbox:
-        options = QosOptions.model_validate({"key": sandbox.secrets["qos"]["default"], "url": sandbox.qos_url})
+        options = QosOptions.model_validate(
+            {"key": sandbox.secrets["qos"]["default"], "url": sandbox.qos_url}
+        )
         vendor = Qos("qos", options, ManualClock(NOW))
         names = ["600519.SH", "000001.SZ", "00700.HK", "AAPL.US", "MSFT.US", "BTCUSDT.P.QOS"]
         page = vendor.send(vendor.request(tuple(Entry(n, Freq.D1, None, 1000) for n in names)))
@@ -67,7 +69,10 @@ def decoding() -> Iterator[Row]:
 
 def requests_and_time() -> Iterator[Row]:
     """Requests against the fewest possible, and time against requests ÷ quota, on a standing clock."""
-    with tempfile.TemporaryDirectory() as folder, Sandbox(clock_start=NOW, rate=0, instruments=400) as sandbox:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Sandbox(clock_start=NOW, rate=0, instruments=400) as sandbox,
+    ):
         os.environ["KLAKE_STATE"] = folder
         config = Path(folder) / "klake.toml"
         stocks = [str(i["symbol"]) for i in sandbox_instruments(sandbox)][:300]
@@ -111,27 +116,45 @@ def reading() -> Iterator[Row]:
         def native(query: str) -> Callable[[], object]:
             return lambda: con.sql(query).to_arrow_table()
 
-        ours, theirs = in_turn(lambda: lake.bars(one).arrow(), native(f"SELECT * FROM bars WHERE symbol = '{one}' ORDER BY ts"))
+        ours, theirs = in_turn(
+            lambda: lake.bars(one).arrow(), native(f"SELECT * FROM bars WHERE symbol = '{one}' ORDER BY ts")
+        )
         yield Row("one symbol, all daily history", "native DuckDB table", ours, theirs, "ms", 2.0)
         ours, theirs = in_turn(
-            lambda: lake.bars(None, start=day, end=day).arrow(), native(f"SELECT * FROM bars WHERE session = DATE '{day}' ORDER BY symbol")
+            lambda: lake.bars(None, start=day, end=day).arrow(),
+            native(f"SELECT * FROM bars WHERE session = DATE '{day}' ORDER BY symbol"),
         )
         yield Row(f"panel of one day, {SYMBOLS} symbols", "native DuckDB table", ours, theirs, "ms", 0.4)
         months = (
             "SELECT symbol, date_trunc('month', session) AS m, arg_min(open, ts), max(high), min(low), arg_max(close, ts), "
             "sum(volume) FROM {} GROUP BY ALL"
         )
-        ours, theirs = in_turn(lambda: lake.sql(months.format("bars_1d")).arrow(), native(months.format("bars")), 5)
+        ours, theirs = in_turn(
+            lambda: lake.sql(months.format("bars_1d")).arrow(), native(months.format("bars")), 5
+        )
         yield Row("resample everything to months", "native DuckDB table", ours, theirs, "ms", 1.0)
         files = sorted((Path(folder) / "lake" / "bars" / "era=current" / "vendor=bench").rglob("*.parquet"))
         ours, theirs = in_turn(
-            lambda: lake.bars(one).pl(), lambda: pl.scan_parquet(files).filter(pl.col("symbol") == one).sort("ts").collect()
+            lambda: lake.bars(one).pl(),
+            lambda: pl.scan_parquet(files).filter(pl.col("symbol") == one).sort("ts").collect(),
         )
         yield Row("lake.bars().pl(), one symbol", "bare polars scan", ours, theirs, "ms", 1.3)
         bound = Path(folder) / "bound.parquet"
-        pq.write_table(held.sort_by([("symbol", "ascending"), ("ts", "ascending")]), bound, compression="zstd", compression_level=3)
+        pq.write_table(
+            held.sort_by([("symbol", "ascending"), ("ts", "ascending")]),
+            bound,
+            compression="zstd",
+            compression_level=3,
+        )
         size = sum(f.stat().st_size for f in files)
-        yield Row("bytes per row", "pyarrow zstd 3, dictionary", size / len(held), bound.stat().st_size / len(held), "B", 0.88)
+        yield Row(
+            "bytes per row",
+            "pyarrow zstd 3, dictionary",
+            size / len(held),
+            bound.stat().st_size / len(held),
+            "B",
+            0.88,
+        )
         lake.close()
         con.close()
 
@@ -139,7 +162,9 @@ def reading() -> Iterator[Row]:
 def synthetic() -> pa.Table:
     """Return SYMBOLS × DAYS daily bars: random walks with two digits, volume in lots of 100."""
     random = np.random.default_rng(1)
-    sessions = [d for d in (date(2017, 1, 2) + timedelta(days=n) for n in range(DAYS * 2)) if d.weekday() < 5][:DAYS]
+    sessions = [
+        d for d in (date(2017, 1, 2) + timedelta(days=n) for n in range(DAYS * 2)) if d.weekday() < 5
+    ][:DAYS]
     close = np.round(20 * np.exp(np.cumsum(random.normal(0, 0.02, (SYMBOLS, DAYS)), axis=1)), 2).clip(1)
     opened = np.round(close * (1 + random.normal(0, 0.01, close.shape)), 2).clip(1)
     volume = random.integers(1_000, 100_000, close.shape) * 100.0

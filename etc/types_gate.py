@@ -17,7 +17,12 @@ def main() -> int:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
         subprocess.run([*pip, "--target", folder, str(ROOT)], check=True)
         settings = Path(folder) / "pyrightconfig.json"
-        strict = {"typeCheckingMode": "strict", "include": ["klake"], "venvPath": str(BIN.parents[1]), "venv": BIN.parent.name}
+        strict = {
+            "typeCheckingMode": "strict",
+            "include": ["klake"],
+            "venvPath": str(BIN.parents[1]),
+            "venv": BIN.parent.name,
+        }
         settings.write_text(json.dumps(strict | quiet()), encoding="utf-8")
         mypy = subprocess.run(
             [str(BIN / "mypy"), "--config-file", str(ROOT / "pyproject.toml"), "-p", "klake"],
@@ -29,7 +34,13 @@ def main() -> int:
 
 def quiet() -> dict[str, str]:
     """Return what pyright's strict mode says about libraries without types, turned off: it is not about klake."""
-    rules = ("UnknownMemberType", "UnknownVariableType", "UnknownArgumentType", "UnknownParameterType", "UnknownLambdaType")
+    rules = (
+        "UnknownMemberType",
+        "UnknownVariableType",
+        "UnknownArgumentType",
+        "UnknownParameterType",
+        "UnknownLambdaType",
+    )
     return {**{f"report{rule}": "none" for rule in rules}, "reportMissingTypeStubs": "none"}
 
 

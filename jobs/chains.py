@@ -93,7 +93,9 @@ class Fetching:
             return {}
         return {s: next(chain for chain in self._lanes[s] if chain.entries_left) for s in chosen}
 
-    def _take(self, batch: dict[Series, Chain], pages: list[Page], refused: list[Refused], took: Took) -> None:
+    def _take(
+        self, batch: dict[Series, Chain], pages: list[Page], refused: list[Refused], took: Took
+    ) -> None:
         for page in pages:
             taken: list[tuple[SeriesPage, Taken]] = []
             for part in self._vendor.parse(page):

@@ -100,7 +100,9 @@ def _refused_sessions(rejected: pa.Table) -> dict[Series, set[date]]:
         freq = Freq(row["freq"])
         if not freq.intraday and row["ts"] is not None:
             zone = ZoneInfo(Symbol.parse(row["symbol"]).place.zone)
-            found[Series(row["vendor"], row["symbol"], freq)].add(freq.anchor(row["ts"].astimezone(zone).date()))
+            found[Series(row["vendor"], row["symbol"], freq)].add(
+                freq.anchor(row["ts"].astimezone(zone).date())
+            )
     return found
 
 

@@ -195,7 +195,10 @@ def _want(
 ) -> Want | None:
     """Return one chain over `span`, no deeper than the vendor's horizon; None when nothing trades in it."""
     bars = expected_bars(
-        days, span, series.freq, capability.session_extra.get((series.symbol.rpartition(".")[2], series.freq), 0)
+        days,
+        span,
+        series.freq,
+        capability.session_extra.get((series.symbol.rpartition(".")[2], series.freq), 0),
     )
     if not bars:
         return None

@@ -222,7 +222,9 @@ class Lake:
 
     def _known(self, names: Sequence[str], freq: Freq) -> None:
         series = self._store.snapshot().series()
-        held = {symbol for (_, held_freq), symbols in series.items() if held_freq == freq for symbol in symbols}
+        held = {
+            symbol for (_, held_freq), symbols in series.items() if held_freq == freq for symbol in symbols
+        }
         for name in names:
             if name not in held:
                 raise UnknownSymbol(

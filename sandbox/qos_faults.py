@@ -70,7 +70,8 @@ def _inverted(bars: list[Any]) -> list[Any]:
     """Swap high and low of the bar in the middle, and set them apart where they are equal."""
     middle = len(bars) // 2
     return [
-        bar | {"h": bar["l"], "l": str(float(bar["h"]) + 1)} if i == middle else bar for i, bar in enumerate(bars)
+        bar | {"h": bar["l"], "l": str(float(bar["h"]) + 1)} if i == middle else bar
+        for i, bar in enumerate(bars)
     ]
 
 

@@ -59,7 +59,9 @@ def resample(bars: pa.Table, freq: Freq, anchor: Anchor = "session", source: Fre
     absent = [name for name in _NEEDED if name not in bars.column_names]
     if absent:
         lost = ", ".join(absent)
-        raise BadRequest("bars", bars.column_names, hint=f"columns are missing: {lost}", hint_zh=f"缺少列：{lost}")
+        raise BadRequest(
+            "bars", bars.column_names, hint=f"columns are missing: {lost}", hint_zh=f"缺少列：{lost}"
+        )
     if bars.num_rows == 0:
         return bars
     _check(_source(bars, source), freq)

@@ -188,7 +188,10 @@ class Calendar:
             return _instant(int(self._period_ends(freq, np.array([number(session)]))[0]))
         if ts is None:
             raise BadRequest(
-                "ts", ts, hint="the end of an intraday bar needs its start", hint_zh="日内 K 线的结束时间需要其开始时间"
+                "ts",
+                ts,
+                hint="the end of an intraday bar needs its start",
+                hint_zh="日内 K 线的结束时间需要其开始时间",
             )
         return _instant(int(self._cut_ends(freq, np.array([_micros(ts)]))[0]))
 
@@ -317,7 +320,12 @@ def sessions_table() -> pa.Table:
         whole = edges[:, BREAK_START] == edges[:, BREAK_END]
         columns = {"calendar": pa.repeat(pa.scalar(name), high - low)}
         columns["session"] = pa.array(made.days[low:high].astype(np.int32)).cast(pa.date32())
-        for key, at in (("open", OPEN), ("break_start", BREAK_START), ("break_end", BREAK_END), ("close", CLOSE)):
+        for key, at in (
+            ("open", OPEN),
+            ("break_start", BREAK_START),
+            ("break_end", BREAK_END),
+            ("close", CLOSE),
+        ):
             mask = whole if key.startswith("break") else None
             columns[key] = pa.array(edges[:, at], pa.timestamp("us", tz="UTC"), mask=mask)
         parts.append(pa.table(columns))
@@ -354,7 +362,9 @@ def _warn_once(name: str) -> None:
 
 def _step(freq: Freq) -> timedelta:
     if not freq.intraday:
-        raise BadRequest("freq", freq.value, hint="an intraday freq is needed here", hint_zh="此处需要日内周期")
+        raise BadRequest(
+            "freq", freq.value, hint="an intraday freq is needed here", hint_zh="此处需要日内周期"
+        )
     return timedelta(minutes=freq.minutes)
 
 

@@ -24,7 +24,9 @@ NOON = "2026-11-20T08:30:00Z"  # Friday: Shanghai and Hong Kong have closed, New
 def _own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test counts requests in the user's own quota file, or reads the user's configuration."""
     monkeypatch.setenv("KLAKE_STATE", str(tmp_path_factory.mktemp("state")))
-    for name in [n for n in os.environ if n.startswith("KLAKE_") and n not in {"KLAKE_STATE", "KLAKE_REAL_DATA"}]:
+    for name in [
+        n for n in os.environ if n.startswith("KLAKE_") and n not in {"KLAKE_STATE", "KLAKE_REAL_DATA"}
+    ]:
         monkeypatch.delenv(name)
 
 

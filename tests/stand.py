@@ -9,6 +9,7 @@ import httpx
 from klake.jobs.desk import Desk, open_desk
 from klake.sandbox.server import Sandbox
 
+
 @dataclass
 class Stand:
     """A sandbox with a configuration beside it."""

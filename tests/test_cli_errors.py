@@ -218,7 +218,9 @@ def test_a_place_that_cannot_be_written_is_exit_1(
     assert stand.requests() == []
 
 
-@pytest.mark.skipif(os.name != "posix" or not shutil.which("setpriv"), reason="needs setpriv to be somebody else")
+@pytest.mark.skipif(
+    os.name != "posix" or not shutil.which("setpriv"), reason="needs setpriv to be somebody else"
+)
 def test_a_folder_without_permission_is_exit_1(stand: Stand) -> None:
     stand.jobs = JOB
     stand.write()
@@ -230,10 +232,19 @@ def test_a_folder_without_permission_is_exit_1(stand: Stand) -> None:
         (place / "state").chmod(0o777)
         shutil.copy(stand.config, place / "klake.toml")
         other = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []
-        environment = {**os.environ, "KLAKE_LAKE__PATH": str(place / "locked" / "lake"), "KLAKE_STATE": str(place / "state")}
+        environment = {
+            **os.environ,
+            "KLAKE_LAKE__PATH": str(place / "locked" / "lake"),
+            "KLAKE_STATE": str(place / "state"),
+        }
 
         said = subprocess.run(
-            [*other, sys.executable, "-m", "klake", "sync"], cwd=place, env=environment, capture_output=True, text=True
+            [*other, sys.executable, "-m", "klake", "sync"],
+            check=False,
+            cwd=place,
+            env=environment,
+            capture_output=True,
+            text=True,
         )
 
     assert said.returncode == 1

@@ -98,7 +98,9 @@ def test_a_key_comes_from_the_environment(tmp_path: Path, monkeypatch: pytest.Mo
     assert vendor_table(load(config(tmp_path, GOOD)), "qos")["key"] == "secret-value"
 
 
-def test_a_key_that_is_not_set_says_which_line_sets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_that_is_not_set_says_which_line_sets_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("QOS_TEST_KEY", raising=False)
 
     with pytest.raises(CredentialsMissing, match="export QOS_TEST_KEY="):

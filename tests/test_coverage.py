@@ -166,7 +166,9 @@ PROOFS = st.lists(
 
 
 def days_of(one: Covered) -> list[date]:
-    return [one.sessions.start + timedelta(days=n) for n in range((one.sessions.end - one.sessions.start).days)]
+    return [
+        one.sessions.start + timedelta(days=n) for n in range((one.sessions.end - one.sessions.start).days)
+    ]
 
 
 def by_day(ledger: Ledger, series: Series) -> dict[date, tuple[Standing, Reason]]:
@@ -312,7 +314,9 @@ def test_five_thousand_series_take_seconds(ledger: Ledger) -> None:
         )
     ]  # fmt: skip
     next_day = [
-        p for one in many for p in (proof(300, 301, at=9, series=one), proof(301, 302, "open", at=9, series=one))
+        p
+        for one in many
+        for p in (proof(300, 301, at=9, series=one), proof(301, 302, "open", at=9, series=one))
     ]
 
     began = time.perf_counter()

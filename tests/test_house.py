@@ -74,7 +74,9 @@ def _imported(path: Path) -> list[Path]:
 
 
 def test_every_package_is_shipped() -> None:
-    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"][
+        "packages"
+    ]
 
     found = {"klake"} | {"klake." + ".".join(p.parent.relative_to(ROOT).parts) for p in MODULES}
 
@@ -116,7 +118,13 @@ def test_no_function_is_too_long(path: Path) -> None:
 
 @pytest.mark.parametrize("path", [p for p in MODULES if p != CLOCK], ids=by_name)
 def test_only_the_clock_reads_the_time(path: Path) -> None:
-    banned = {("datetime", "now"), ("datetime", "utcnow"), ("date", "today"), ("time", "time"), ("time", "sleep")}
+    banned = {
+        ("datetime", "now"),
+        ("datetime", "utcnow"),
+        ("date", "today"),
+        ("time", "time"),
+        ("time", "sleep"),
+    }
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             assert (node.value.id, node.attr) not in banned, f"line {node.lineno}"
@@ -124,10 +132,14 @@ def test_only_the_clock_reads_the_time(path: Path) -> None:
             assert not {a.name for a in node.names} & {"time", "sleep"}, f"line {node.lineno}"
 
 
-@pytest.mark.parametrize("path", [p for p in MODULES if p.relative_to(ROOT).parts[0] not in TALKING], ids=by_name)
+@pytest.mark.parametrize(
+    "path", [p for p in MODULES if p.relative_to(ROOT).parts[0] not in TALKING], ids=by_name
+)
 def test_nothing_prints_but_the_command_line(path: Path) -> None:
     for node in ast.walk(parsed(path)):
-        assert not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print")
+        assert not (
+            isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+        )
 
 
 def test_no_room_is_a_lumber_room() -> None:
@@ -139,23 +151,38 @@ def test_every_error_has_the_one_root() -> None:
         for node in ast.walk(parsed(path)):
             if isinstance(node, ast.ClassDef):
                 bases = {b.id for b in node.bases if isinstance(b, ast.Name)}
-                assert not bases & {"Exception", "BaseException", "ValueError", "RuntimeError"}, f"{by_name(path)}: {node.name}"
+                assert not bases & {"Exception", "BaseException", "ValueError", "RuntimeError"}, (
+                    f"{by_name(path)}: {node.name}"
+                )
 
 
 @pytest.mark.parametrize("path", [*MODULES, ROOT / "errors.py"], ids=by_name)
 def test_every_public_name_is_documented(path: Path) -> None:
     tops = [n for n in parsed(path).body if isinstance(n, ast.FunctionDef | ast.ClassDef)]
     inside = [m for c in tops if isinstance(c, ast.ClassDef) and not c.name.startswith("_") for m in c.body]
-    public = [n for n in [*tops, *inside] if isinstance(n, ast.FunctionDef | ast.ClassDef) and not n.name.startswith("_")]
+    public = [
+        n
+        for n in [*tops, *inside]
+        if isinstance(n, ast.FunctionDef | ast.ClassDef) and not n.name.startswith("_")
+    ]
 
     assert not [n.name for n in public if not ast.get_docstring(n)]
 
 
 def test_no_file_names_a_machine_or_a_registry() -> None:
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if listed.returncode:
         pytest.skip("not a git checkout")
-    words = ["/" + folder + "/" for folder in ("work", "root", "farm")] + ["pypi" + ".org", "pythonhosted" + ".org"]
+    words = ["/" + folder + "/" for folder in ("work", "root", "farm")] + [
+        "pypi" + ".org",
+        "pythonhosted" + ".org",
+    ]
     for name in listed.stdout.split("\n"):
         path = ROOT / name
         if path.suffix in {".py", ".md", ".toml", ".txt", ".in", ".cfg", ""} and path.is_file():

@@ -17,7 +17,9 @@ def test_sync_and_reading_work_inside_a_notebook_s_event_loop(stand: Stand) -> N
     ]
     book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
 
-    NotebookClient(book, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(stand.folder)}}).execute()
+    NotebookClient(
+        book, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(stand.folder)}}
+    ).execute()
 
     said = [cell.outputs[0]["data"]["text/plain"] for cell in book.cells[1:]]
     assert said == ["1", "0", "(15, 3)", "True"]

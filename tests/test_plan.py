@@ -16,7 +16,9 @@ from klake.schemas.session import calendar
 from klake.schemas.span import Span
 from klake.schemas.symbol import Class, Symbol
 
-NOW = datetime(2026, 11, 20, 8, 30, tzinfo=UTC)  # a Friday: Shanghai and Hong Kong have closed, New York has not opened
+NOW = datetime(
+    2026, 11, 20, 8, 30, tzinfo=UTC
+)  # a Friday: Shanghai and Hong Kong have closed, New York has not opened
 CAPABILITY = Capability(
     venues=("SH", "US", "QOS"), classes=(Class.STOCK, Class.CRYPTO), freqs={Freq.D1: "1001", Freq.M1: "1", Freq.W1: "1007"},
     label={}, time_unit="s", zone="UTC", volume_factor={}, amount=False, adjusts=("none",), page_limit=1000,
@@ -55,7 +57,9 @@ def test_pages_overlap_by_one_bar(bars: int, entries: int) -> None:
 def test_an_empty_lake_wants_everything_since_the_start() -> None:
     plan = planned(["600519.SH"], [Freq.D1], date(2026, 11, 2))
 
-    assert [(w.sessions, w.bars, w.entries) for w in plan.wants] == [(Span(date(2026, 11, 2), date(2026, 11, 21)), 15, 1)]
+    assert [(w.sessions, w.bars, w.entries) for w in plan.wants] == [
+        (Span(date(2026, 11, 2), date(2026, 11, 21)), 15, 1)
+    ]
     assert (plan.requests, plan.fewest) == (1, 1)
 
 
@@ -92,7 +96,9 @@ def test_two_holes_that_one_page_reaches_are_one_chain() -> None:
 
 def test_a_closed_session_rides_along_but_is_no_reason_to_ask() -> None:
     series = Series("qos", "600519.SH", Freq.D1)
-    closed = stretch("600519.SH", Freq.D1, date(2026, 11, 19), date(2026, 11, 20), Standing.CLOSED, NOW - timedelta(days=1))
+    closed = stretch(
+        "600519.SH", Freq.D1, date(2026, 11, 19), date(2026, 11, 20), Standing.CLOSED, NOW - timedelta(days=1)
+    )
     old = stretch("600519.SH", Freq.D1, date(2026, 11, 1), date(2026, 11, 19), Standing.FINAL)
     today = stretch("600519.SH", Freq.D1, date(2026, 11, 20), date(2026, 11, 21), Standing.FINAL)
 
@@ -106,9 +112,17 @@ def test_a_closed_session_rides_along_but_is_no_reason_to_ask() -> None:
 @pytest.mark.parametrize(
     "freq, fetched, is_due",
     [
-        (Freq.D1, datetime(2026, 11, 20, 5, tzinfo=UTC), True),  # fetched at 13:00, the session has ended since
+        (
+            Freq.D1,
+            datetime(2026, 11, 20, 5, tzinfo=UTC),
+            True,
+        ),  # fetched at 13:00, the session has ended since
         (Freq.M1, datetime(2026, 11, 20, 5, tzinfo=UTC), True),
-        (Freq.M1, datetime(2026, 11, 20, 6, 59, 30, tzinfo=UTC), False),  # not one more minute has ended since
+        (
+            Freq.M1,
+            datetime(2026, 11, 20, 6, 59, 30, tzinfo=UTC),
+            False,
+        ),  # not one more minute has ended since
     ],
 )
 def test_an_open_session_is_due_when_something_has_ended(freq: Freq, fetched: datetime, is_due: bool) -> None:

@@ -100,7 +100,9 @@ def violations(arrivals: list[float], quota: Quota) -> int:
 @settings(max_examples=25, deadline=None)
 @given(
     quotas=st.lists(
-        st.builds(Quota, st.integers(1, 12), st.sampled_from([0.5, 1.0, 5.0, 30.0, 60.0])), min_size=1, max_size=2
+        st.builds(Quota, st.integers(1, 12), st.sampled_from([0.5, 1.0, 5.0, 30.0, 60.0])),
+        min_size=1,
+        max_size=2,
     ),
     each=st.lists(st.integers(1, 15), min_size=1, max_size=4),
     seed=st.integers(0, 2**32),
@@ -156,9 +158,15 @@ def test_more_waiters_than_slots_all_come_through(tmp_path: Path) -> None:
     assert 80.0 / arrivals[-1] >= 0.95
 
 
-def counted(tmp_path: Path, at: datetime = START) -> tuple[SharedQuotas, ManualClock, list[tuple[float, str]]]:
+def counted(
+    tmp_path: Path, at: datetime = START
+) -> tuple[SharedQuotas, ManualClock, list[tuple[float, str]]]:
     clock, waits = ManualClock(at), list[tuple[float, str]]()
-    return SharedQuotas(tmp_path / "quotas.sqlite", clock, lambda s, why: waits.append((s, why))), clock, waits
+    return (
+        SharedQuotas(tmp_path / "quotas.sqlite", clock, lambda s, why: waits.append((s, why))),
+        clock,
+        waits,
+    )
 
 
 def test_the_eleventh_request_waits_one_window_after_the_first_reply_and_says_why(tmp_path: Path) -> None:
@@ -281,7 +289,9 @@ def test_a_clock_that_was_set_back_hours_blocks_nobody(tmp_path: Path) -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(
-    quotas=st.lists(st.builds(Quota, st.integers(1, 9), st.sampled_from([1.0, 7.0, 60.0])), min_size=1, max_size=2),
+    quotas=st.lists(
+        st.builds(Quota, st.integers(1, 9), st.sampled_from([1.0, 7.0, 60.0])), min_size=1, max_size=2
+    ),
     before=st.integers(0, 12),
     requests=st.integers(1, 40),
 )

@@ -1,5 +1,6 @@
 """Freqs, spans, symbols and states: small values, exact rules."""
 
+import itertools
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
@@ -17,7 +18,9 @@ DAYS = st.dates(date(1990, 1, 1), date(2100, 1, 1))
 SPANS = st.builds(lambda a, n: Span(a, a + n), st.integers(0, 60), st.integers(0, 20))
 
 
-@pytest.mark.parametrize("text, freq", [("1m", Freq.M1), ("60min", Freq.H1), ("daily", Freq.D1), ("1MO", Freq.MO1)])
+@pytest.mark.parametrize(
+    "text, freq", [("1m", Freq.M1), ("60min", Freq.H1), ("daily", Freq.D1), ("1MO", Freq.MO1)]
+)
 def test_a_freq_is_read_in_any_usual_spelling(text: str, freq: Freq) -> None:
     assert Freq.parse(text) is freq
 
@@ -57,8 +60,10 @@ def test_what_is_missing_and_what_is_held_make_the_whole(held: list[Span[int]], 
 def test_merging_keeps_every_point_and_leaves_nothing_touching(spans: list[Span[int]]) -> None:
     out = merged(spans)
 
-    assert {p for s in out for p in range(s.start, s.end)} == {p for s in spans for p in range(s.start, s.end)}
-    assert all(a.end < b.start for a, b in zip(out, out[1:], strict=False))
+    assert {p for s in out for p in range(s.start, s.end)} == {
+        p for s in spans for p in range(s.start, s.end)
+    }
+    assert all(a.end < b.start for a, b in itertools.pairwise(out))
 
 
 @given(SPANS, SPANS)
@@ -91,7 +96,9 @@ def test_a_code_that_means_two_things_is_refused() -> None:
         Symbol.parse("000001")
 
 
-@pytest.mark.parametrize("text", ["../../x", "x/../y.US", "", ".", "AAPL.NOWHERE", "C:\\x.US", "a b;c.US", "..US"])
+@pytest.mark.parametrize(
+    "text", ["../../x", "x/../y.US", "", ".", "AAPL.NOWHERE", "C:\\x.US", "a b;c.US", "..US"]
+)
 def test_what_is_no_symbol_is_refused(text: str) -> None:
     with pytest.raises(UnknownSymbol):
         Symbol.parse(text)

@@ -14,7 +14,13 @@ from klake.jobs.sync import sync
 from klake.schemas.freq import Freq
 from klake.schemas.symbol import Symbol
 
-CODES = {"600519.SH": "SH:600519", "000001.SZ": "SZ:000001", "00700.HK": "HK:700", "AAPL.US": "US:AAPL", "BTCUSDT.P.QOS": "CF:BTCUSDT"}
+CODES = {
+    "600519.SH": "SH:600519",
+    "000001.SZ": "SZ:000001",
+    "00700.HK": "HK:700",
+    "AAPL.US": "US:AAPL",
+    "BTCUSDT.P.QOS": "CF:BTCUSDT",
+}
 KT = {Freq.M1: 1, Freq.M5: 5, Freq.H1: 60, Freq.D1: 1001, Freq.W1: 1007, Freq.MO1: 1030}
 LOT = {"SH": 100, "SZ": 100}
 
@@ -35,7 +41,9 @@ def test_what_the_sdk_returns_is_what_the_lake_holds(stand: Stand, name: str, fr
     desk = stand.desk()
     report = sync(desk, "daily", desk.job("daily"))
 
-    witness = sdk(stand).get_history_kline([CODES[name]], KT[freq], int(desk.clock.now().timestamp()), 1000, 0)
+    witness = sdk(stand).get_history_kline(
+        [CODES[name]], KT[freq], int(desk.clock.now().timestamp()), 1000, 0
+    )
 
     assert report.exit_code == 0, report
     ours = klake.open(str(stand.folder / "lake")).bars(name, freq).arrow().to_pylist()
@@ -44,7 +52,12 @@ def test_what_the_sdk_returns_is_what_the_lake_holds(stand: Stand, name: str, fr
     for bar in ours:
         key = bar["ts"] if freq.intraday else bar["session"]
         o, h, low, c, v = by_key[key]
-        assert (bar["open"], bar["high"], bar["low"], bar["close"]) == (float(o), float(h), float(low), float(c)), key
+        assert (bar["open"], bar["high"], bar["low"], bar["close"]) == (
+            float(o),
+            float(h),
+            float(low),
+            float(c),
+        ), key
         assert bar["volume"] == pytest.approx(float(v), rel=1e-12), key
 
 
@@ -54,7 +67,7 @@ def keyed(bars: list[Any], name: str, freq: Freq) -> dict[Any, tuple[Decimal, ..
     out: dict[Any, tuple[Decimal, ...]] = {}
     for bar in sorted(bars, key=lambda b: int(b.ts)):
         at = datetime.fromtimestamp(int(bar.ts), UTC)
-        values = tuple(Decimal(str(x)) for x in (bar.o, bar.h, bar.l, bar.cl)) + (Decimal(str(bar.v)) * lot,)
+        values = (*tuple(Decimal(str(x)) for x in (bar.o, bar.h, bar.l, bar.cl)), Decimal(str(bar.v)) * lot)
         local = at.astimezone(ZoneInfo(place.zone))
         if freq.intraday and name.endswith(".US") and (local.hour, local.minute) == (16, 0):
             last = max(out)

@@ -21,7 +21,13 @@ from hypothesis import strategies as st
 from klake.errors import BadRequest
 from klake.schemas.freq import Freq
 from klake.schemas.session import (
-    Calendar, CalendarGuess, _warn_once, calendar, nominal_ts, nominal_ts_array, sessions_table,
+    Calendar,
+    CalendarGuess,
+    _warn_once,
+    calendar,
+    nominal_ts,
+    nominal_ts_array,
+    sessions_table,
 )  # fmt: skip
 from klake.schemas.venue import VENUES
 
@@ -176,7 +182,9 @@ def test_auctions_belong_to_the_session_of_their_day() -> None:
     book, day = calendar("XHKG"), date(2024, 12, 24)
 
     early, auction, later = (book.session_of(local(HONG_KONG, day, *t)) for t in [(9, 0), (12, 9), (12, 30)])
-    shanghai = [calendar("XSHG").session_of(local(SHANGHAI, day, *t)) for t in [(9, 15), (11, 45), (15, 29), (15, 30)]]
+    shanghai = [
+        calendar("XSHG").session_of(local(SHANGHAI, day, *t)) for t in [(9, 15), (11, 45), (15, 29), (15, 30)]
+    ]
 
     assert early == auction == day
     assert later is None
@@ -414,7 +422,11 @@ def test_bars_counted_are_the_bars_of_the_grid(name: str, freq: Freq, start: dat
     counted = book.bars(first, end, freq)
 
     sessions = book.sessions(first, end)
-    grid = sum(len(book.starts(s, freq)) for s in sessions) if freq.intraday else len({freq.anchor(s) for s in sessions})
+    grid = (
+        sum(len(book.starts(s, freq)) for s in sessions)
+        if freq.intraday
+        else len({freq.anchor(s) for s in sessions})
+    )
     assert counted == grid
 
 

@@ -87,7 +87,11 @@ def test_a_database_that_is_set_aside_takes_its_log_along(tmp_path: Path) -> Non
 
     moved = set_aside(tmp_path / "state.sqlite")
 
-    assert sorted(p.name for p in tmp_path.iterdir()) == [moved.name, f"{moved.name}-shm", f"{moved.name}-wal"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        moved.name,
+        f"{moved.name}-shm",
+        f"{moved.name}-wal",
+    ]
 
 
 def test_a_database_with_torn_pages_is_set_aside_with_its_log_and_replaced(tmp_path: Path) -> None:

@@ -20,13 +20,17 @@ VALUES = ["open", "high", "low", "close", "volume"]
 
 
 def job(symbols: list[str] = ALL, freq: list[str] | None = None, start: str = "2026-10-01") -> str:
-    return f'[jobs.daily]\nvendor = "qos"\nsymbols = {symbols}\nfreq = {freq or ["1d"]}\nstart = "{start}"\n'.replace("'", '"')
+    return f'[jobs.daily]\nvendor = "qos"\nsymbols = {symbols}\nfreq = {freq or ["1d"]}\nstart = "{start}"\n'.replace(
+        "'", '"'
+    )
 
 
 def truth(stand: Stand, symbol: str, freq: str, start: str, end: str) -> pl.DataFrame:
     rows = stand.control("GET", "/truth", symbol=symbol, freq=freq, start=start, end=end)
     frame = pl.DataFrame(rows, infer_schema_length=None)
-    return frame.with_columns(pl.col("ts").str.to_datetime(time_unit="us", time_zone="UTC"), pl.col("session").str.to_date())
+    return frame.with_columns(
+        pl.col("ts").str.to_datetime(time_unit="us", time_zone="UTC"), pl.col("session").str.to_date()
+    )
 
 
 def held(stand: Stand, symbol: str, freq: str) -> pl.DataFrame:
@@ -188,7 +192,9 @@ def test_an_ignored_end_is_found_out_and_never_loops(stand: Stand) -> None:
     assert (first.missing > 0, [p.symbol for p in first.parked]) == (True, ["600519.SH"])
     assert "no progress" in first.parked[0].error
     assert held(stand, "600519.SH", "1m").height > 0
-    assert len(stand.requests("/history", "/kline")) - sent <= 1  # now it is known, and nothing is asked beyond it
+    assert (
+        len(stand.requests("/history", "/kline")) - sent <= 1
+    )  # now it is known, and nothing is asked beyond it
     assert second.empty["beyond the vendor's horizon"] > 0
 
 
@@ -231,7 +237,9 @@ def test_the_quota_is_never_exceeded_by_arrival(stand: Stand) -> None:
 
     arrived = sorted(datetime.fromisoformat(r["arrived"]) for r in stand.requests())
     assert len(arrived) > 12
-    assert all((later - first).total_seconds() > 60 for first, later in zip(arrived, arrived[10:], strict=False))
+    assert all(
+        (later - first).total_seconds() > 60 for first, later in zip(arrived, arrived[10:], strict=False)
+    )
     assert report.waited_s > 0
     assert not [r for r in stand.requests() if r["status"] == 429]
 
@@ -275,7 +283,9 @@ def test_the_python_face_syncs_what_the_file_says(stand: Stand) -> None:
 
 
 def test_an_ad_hoc_job_needs_no_name(stand: Stand) -> None:
-    report = klake.sync(config=stand.config, vendor="qos", symbols=["AAPL.US"], freq=["1d"], start=date(2026, 11, 2))
+    report = klake.sync(
+        config=stand.config, vendor="qos", symbols=["AAPL.US"], freq=["1d"], start=date(2026, 11, 2)
+    )
 
     assert report.exit_code == 0
     assert held(stand, "AAPL.US", "1d")["session"].min() == date(2026, 11, 2)
@@ -297,7 +307,11 @@ def test_known_at_never_runs_backwards(stand: Stand) -> None:
 
 
 def test_a_day_whose_bar_was_refused_stays_missing_and_is_asked_again(stand: Stand) -> None:
-    stand.control("POST", "/faults", {"rules": [{"kind": "low_above_high", "next": 1, "endpoint": "/kline", "codes": ["SH:600519"]}]})
+    stand.control(
+        "POST",
+        "/faults",
+        {"rules": [{"kind": "low_above_high", "next": 1, "endpoint": "/kline", "codes": ["SH:600519"]}]},
+    )
     stand.jobs = job(["600519.SH"])
     stand.write()
     desk = stand.desk()
