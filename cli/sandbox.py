@@ -1,7 +1,6 @@
 """`klake sandbox run`: stand-ins of the vendors on this machine, no key and no network needed."""
 
 import os
-import sys
 import threading
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,7 +61,8 @@ def run(
 
 def _end_with_stdin() -> None:
     """End this process when whoever started it is gone, however that came about."""
-    sys.stdin.buffer.read()
+    while os.read(0, 1024):  # not through sys.stdin: its lock would be held when the program ends
+        pass
     os._exit(0)
 
 

@@ -16,13 +16,11 @@ import klake
 COMMAND = [sys.executable, "-m", "klake", "demo"]
 
 
-def _demo(folder: Path, encoding: str = "utf-8") -> tuple[subprocess.CompletedProcess[str], float]:
-    began = time.monotonic()
-    done = subprocess.run(
+def _demo(folder: Path, encoding: str = "utf-8") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         COMMAND, cwd=folder, env={**os.environ, "PYTHONIOENCODING": encoding, "TERM": "dumb"}, text=True, check=False,
         encoding=encoding, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=120,
     )  # fmt: skip
-    return done, time.monotonic() - began
 
 
 def _control(folder: Path) -> str:
@@ -44,9 +42,9 @@ def _nobody_answers(url: str) -> bool:
 
 
 def test_the_demo_shows_plan_sync_status_sql_and_a_frame_and_runs_again(tmp_path: Path) -> None:
-    first, first_s = _demo(tmp_path)
+    first = _demo(tmp_path)
     held = _pages(tmp_path)
-    second, second_s = _demo(tmp_path)
+    second = _demo(tmp_path)
 
     assert (first.returncode, second.returncode) == (0, 0), first.stdout + second.stdout
     for part in (
@@ -61,7 +59,7 @@ def test_the_demo_shows_plan_sync_status_sql_and_a_frame_and_runs_again(tmp_path
         assert part in first.stdout, part
     assert held <= 10 and _pages(tmp_path) - held <= 2
     assert "nothing new since the last time" in second.stdout or "almost nothing to fetch" in second.stdout
-    assert first_s < 60 and second_s < 30  # the bounds of an idle machine are 60 and 15
+    assert "Fatal" not in first.stdout + second.stdout and "Traceback" not in first.stdout + second.stdout
     assert (
         first.stdout.index("2. daily bars")
         < first.stdout.index("requests  2")
@@ -71,7 +69,7 @@ def test_the_demo_shows_plan_sync_status_sql_and_a_frame_and_runs_again(tmp_path
 
 
 def test_what_the_demo_says_to_type_next_works_without_its_sandbox(tmp_path: Path) -> None:
-    done, _ = _demo(tmp_path, "gbk")
+    done = _demo(tmp_path, "gbk")
     lines = re.findall(r"^  \S*klake\S* (--config .*)$", done.stdout, re.MULTILINE)
 
     assert done.returncode == 0 and len(lines) == 3
