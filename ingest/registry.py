@@ -19,6 +19,14 @@ __all__ = ["kinds", "open_vendor", "options_of", "overridden", "vendor_class"]
 
 _GROUP: Final = "klake.vendors"
 _SECRETS: Final = ("key", "token", "secret", "app_key", "app_secret", "access_token")
+_SHOWN: Final = (
+    "kind",
+    "quota",
+    "products",
+    "depth",
+    "timeout_s",
+    "key_in",
+)  # all else may be a secret, misplaced
 _PLAN: Final = ("quota", "products", "depth")
 _FIXED: Final = ("venues", "classes", "freqs", "volume_factor", "label", "floor", "evidence")
 
@@ -94,8 +102,8 @@ def options_of(name: str, made: type[Vendor], table: Mapping[str, Any], where: s
             allowed = f"no such key; known: {', '.join(made.options.model_fields)}"
         else:
             allowed = first["msg"]
-        given = "***" if field in _SECRETS else first.get("input")
-        raise ConfigError(where, key, given, allowed) from None
+        shown = field in _SHOWN and first["type"] != "extra_forbidden"
+        raise ConfigError(where, key, first.get("input") if shown else "***", allowed) from None
 
 
 def overridden(capability: Capability, options: VendorOptions, where: str, name: str) -> Capability:
@@ -118,7 +126,7 @@ def overridden(capability: Capability, options: VendorOptions, where: str, name:
             continue
         if field not in fields:
             known = ", ".join(sorted([*fields, "volume_factor"]))
-            raise ConfigError(where, key, value, f"no such field; known: {known}")
+            raise ConfigError(where, key, "***", f"no such field; known: {known}")
         try:
             changes[field] = TypeAdapter(cast("Any", fields[field].type)).validate_python(value)
         except ValidationError as error:

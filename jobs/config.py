@@ -132,7 +132,9 @@ def _explained(error: ValidationError, where: str) -> ConfigError:
         }
         fields = getattr(shapes.get(table[0]) if table else _Sources, "model_fields", {})
         allowed = f"unknown key; known here: {', '.join(fields)}"
-    return ConfigError(where, key, first.get("input"), allowed)
+    # A value under an unknown key, or anywhere in a vendor's table, may be a secret.
+    hidden = first["type"] == "extra_forbidden" or path[:1] == ["vendors"]
+    return ConfigError(where, key, "***" if hidden else first.get("input"), allowed)
 
 
 def _secret(value: Any, key: str, where: str, base: Path) -> Any:

@@ -169,13 +169,27 @@ def _mixed(where: str, name: str, *, sandbox_key: bool) -> ConfigError:
 
 def _listed(file: Path, where: str, universe: str) -> list[str]:
     """Return the symbols of a file: one per line, or the column `symbol` of a CSV; `#` begins a remark."""
+    key = f"universe.{universe}.file"
     try:
-        lines = [line.partition("#")[0].strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
+        text = _decoded(file.read_bytes())
     except OSError as error:
-        raise ConfigError(
-            where, f"universe.{universe}.file", str(file), f"cannot be read: {error.strerror}"
-        ) from None
-    lines = [line for line in lines if line]
-    if lines and "symbol" in (header := [cell.strip().lower() for cell in lines[0].split(",")]):
-        return [row[header.index("symbol")].strip() for row in csv.reader(lines[1:]) if row]
-    return lines
+        raise ConfigError(where, key, str(file), f"cannot be read: {error.strerror}") from None
+    lines = [line for row in text.splitlines() if (line := row.partition("#")[0].strip())]
+    header = [cell.strip().lower() for cell in lines[0].split(",")] if lines else []
+    if "symbol" not in header:
+        return lines
+    rows = [row for row in csv.reader(lines[1:]) if row]
+    for row in rows:
+        if len(row) < len(header):
+            raise ConfigError(
+                where, key, ",".join(row), f"this row of {file} has fewer columns than its header"
+            )
+    return [row[header.index("symbol")].strip() for row in rows]
+
+
+def _decoded(body: bytes) -> str:
+    """Return the text of a list as UTF-8, with or without BOM, else as the GB 18030 of Chinese Windows."""
+    try:
+        return body.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return body.decode("gb18030", errors="replace")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 from ..schemas.compute import pc
 from ..schemas.freq import Freq
@@ -44,8 +45,10 @@ def gaps(
     out: list[Gap] = []
     for (name, symbol), spans in sorted(covered.items()):
         days = calendar(Symbol.parse(symbol).place.calendar)
-        low = _day(start) or min(s.start for s in spans)
-        high = _day(end) or max(s.end for s in spans) - timedelta(days=1)
+        zone = ZoneInfo(days.zone)
+        low = _day(start, zone) or min(s.start for s in spans)
+        high = _day(end, zone) or max(s.end for s in spans) - timedelta(days=1)
+        high = min(high, days.last_begun(store.clock.now()))  # nobody has the bars of tomorrow
         for hole in missing(spans, Span(freq.anchor(low), high + timedelta(days=1))):
             sessions = days.sessions(hole.start, hole.end)
             if sessions:
@@ -66,12 +69,13 @@ def _covered(
     return found
 
 
-def _day(bound: object) -> date | None:
+def _day(bound: object, zone: ZoneInfo) -> date | None:
+    """Return the local day of a bound; None where there is none."""
     if bound is None:
         return None
+    if isinstance(bound, str):
+        text = bound.strip()
+        bound = date.fromisoformat(text) if len(text) in (8, 10) else datetime.fromisoformat(text)
     if isinstance(bound, datetime):
-        return bound.date()
-    if isinstance(bound, date):
-        return bound
-    text = str(bound).strip()
-    return date.fromisoformat(text[:10] if "-" in text[:10] else text[:8])
+        return bound.astimezone(zone).date() if bound.tzinfo else bound.date()
+    return bound if isinstance(bound, date) else None

@@ -19,7 +19,6 @@ from .bar import Flag
 from .compute import pc
 from .freq import Freq
 from .grid import Bools, Numbers, day_number, grid
-from .session import calendar
 from .symbol import Symbol
 
 __all__ = ["RULES", "Bars", "Rule", "Severity", "jump", "repeated"]
@@ -110,12 +109,21 @@ class Bars:
                 )
         return same_key, same_values
 
-    def each(self) -> Iterator[tuple[Symbol, Freq, Bools]]:
-        """Yield symbol, freq and the mask of its rows, for every series."""
+    def kinds(self) -> Iterator[tuple[str, Freq, Bools]]:
+        """Yield calendar, freq and the mask of its rows: a grid is one for all series of a kind.
+
+        Daily series are left out: their grid is any day.
+        """
         code, names = self.series
+        kinds: dict[tuple[str, Freq], list[int]] = {}
         for number in np.unique(code).tolist():
             _, symbol, freq = names[number]
-            yield Symbol.parse(symbol), Freq(freq), code == number
+            if freq != Freq.D1:
+                kinds.setdefault((Symbol.parse(symbol).place.calendar, Freq(freq)), []).append(number)
+        for (name, freq), numbers in kinds.items():
+            chosen = np.zeros(len(names), np.bool_)
+            chosen[numbers] = True
+            yield name, freq, chosen[code]
 
 
 def _numbered(column: pa.ChunkedArray) -> tuple[list[str], Numbers]:
@@ -175,21 +183,20 @@ def off_the_grid(bars: Bars) -> Bools:
     """
     wrong = np.zeros(len(bars.ts), np.bool_)
     flags: Numbers | None = None
-    for symbol, freq, rows in bars.each():
+    for name, freq, rows in bars.kinds():
         if not freq.intraday:
-            if freq is not Freq.D1:
-                days = bars.session[rows].astype("datetime64[D]").tolist()
-                wrong[rows] = [freq.anchor(day) != day for day in days]
+            days = bars.session[rows].astype("datetime64[D]").tolist()
+            wrong[rows] = [freq.anchor(day) != day for day in days]
         elif freq.minutes < _ALIGNED_MINUTES:
             flags = bars.column("flags").astype(np.int64) if flags is None else flags
-            wrong[rows] = _not_a_slot(symbol, freq, bars.ts[rows], flags[rows])
+            wrong[rows] = _not_a_slot(name, freq, bars.ts[rows], flags[rows])
     return wrong
 
 
-def _not_a_slot(symbol: Symbol, freq: Freq, ts: Numbers, flags: Numbers) -> Bools:
+def _not_a_slot(name: str, freq: Freq, ts: Numbers, flags: Numbers) -> Bools:
     low, high = np.array([ts.min(), ts.max()]).astype("datetime64[us]").astype("datetime64[D]").tolist()
     first, last = date.fromordinal(low.toordinal() - 1), date.fromordinal(high.toordinal() + 1)
-    _, fits, _ = grid(calendar(symbol.place.calendar).name, freq, first, last).place(ts)
+    _, fits, _ = grid(name, freq, first, last).place(ts)
     outside = (flags & _OUTSIDE_HOURS) != 0
     return np.where(outside, ts % (freq.minutes * 60_000_000) != 0, ~fits)
 

@@ -145,6 +145,12 @@ class Calendar:
         self._warn(found, found)
         return found
 
+    def last_begun(self, now: datetime) -> date:
+        """Return the newest session whose open is at or before `now`."""
+        found = self._at(int(np.searchsorted(self._book.edges[OPEN::EDGES], _micros(now), side="right")) - 1)
+        self._warn(found, found)
+        return found
+
     def session_of(self, ts: datetime) -> date | None:
         """Return the session that the instant `ts` belongs to; None when nothing trades then.
 

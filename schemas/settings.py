@@ -5,9 +5,9 @@ Loading is done in `jobs.config`; here are only the shapes and their rules.
 
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
 from .freq import Freq
 from .quota import Quota
@@ -33,10 +33,21 @@ def _quotas(given: object) -> object:
     """`[[10, "60s"], [60, "30s"]]` → Quota records."""
     if not isinstance(given, list | tuple):
         return given
-    return tuple(
-        q if isinstance(q, Quota) else Quota(int(q[0]), _seconds(q[1]), *q[2:])
-        for q in given  # pyright: ignore[reportUnknownVariableType]
-    )
+    items: list[Any] = list(given)  # pyright: ignore[reportUnknownArgumentType]
+    return tuple(item if isinstance(item, Quota) else _quota(item) for item in items)
+
+
+def _quota(item: Any) -> Quota:
+    form = 'write [[requests, window]], such as [[10, "60s"], [200, "1h"]]'
+    if not isinstance(item, list | tuple) or not 2 <= len(item) <= 3:  # pyright: ignore[reportUnknownArgumentType]
+        raise ValueError(form)
+    try:
+        made = Quota(int(item[0]), _seconds(item[1]), *item[2:])
+    except (TypeError, ValueError) as error:
+        raise ValueError(form) from error
+    if made.n < 1 or made.window_s <= 0:
+        raise ValueError(f"{form}; both numbers are above 0")
+    return made
 
 
 def _freqs(given: object) -> object:
@@ -57,6 +68,13 @@ class VendorOptions(_Strict):
     products: int | None = Field(default=None, ge=1)
     depth: int | None = Field(default=None, ge=0)
     capability: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _secrets_can_be_sent(self) -> Self:
+        for value in self.secrets():
+            if not value.isascii() or not value.isprintable() or value != value.strip():
+                raise ValueError("a secret holds printable ASCII characters only: was something else pasted?")
+        return self
 
     def secrets(self) -> tuple[str, ...]:
         """Return the secret values, for masking; never for printing."""

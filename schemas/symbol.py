@@ -31,8 +31,25 @@ _VENUE_ALIASES: Final = {
 }  # fmt: skip
 _CHINA: Final = {"SH", "SZ", "BJ"}
 _CODE: Final = re.compile(r"[A-Z0-9^][A-Z0-9.\-]{0,29}")
-_INDEX_CODES: Final = re.compile(r"(000\d{3}|9[0-9]{5})\.SH|399\d{3}\.SZ|899\d{3}\.BJ")
-_FUND_CODES: Final = re.compile(r"5\d{5}\.SH|1[56]\d{4}\.SZ")
+_INDEX_CODES: Final = re.compile(r"(000\d{3}|88\d{4}|9[3-9]\d{4})\.SH|399\d{3}\.SZ|899\d{3}\.BJ")
+_FUND_CODES: Final = re.compile(r"5\d{5}\.SH|1[5-8]\d{4}\.SZ")
+_BOND_CODES: Final = re.compile(r"(0[12]\d|1[0-3]\d|2[0-4]\d)\d{3}\.SH|1[0-3]\d{4}\.SZ")
+_HK_INDICES: Final = {"HSI", "HSCEI", "HSTECH", "HSCCI", "GEM"}
+_SHORTEST: Final = {
+    "US": 1,
+    "CM": 3,
+    "FX": 6,
+}  # letters of a code; elsewhere pairs of coins, never below four
+_FORM: Final = {
+    "": "a code holds letters, digits, dots and dashes only",
+    **dict.fromkeys(_CHINA, "a Chinese code has six digits"),
+    "HK": "a Hong Kong code has up to five digits, or is an index such as HSI",
+}
+_BARE: Final = (  # stocks and funds; bonds, repos and indices share their first digits over both venues
+    (("92", "4", "83", "87"), "BJ"),
+    (("5", "6", "900"), "SH"),
+    (("001", "002", "003", "15", "16", "18", "200", "300", "301", "302"), "SZ"),
+)
 _QUOTES: Final = ("USDT", "USDC", "FDUSD", "BUSD", "USD", "EUR", "BTC", "ETH")
 
 
@@ -69,7 +86,7 @@ class Symbol:
             Nothing that klake knows is spelled so, or the venue is unknown.
         """
         given = text
-        plain = text.strip().upper().replace(" ", "")
+        plain = text.strip().upper()
         for rule in _RULES:
             found = rule(plain, given)
             if found is not None:
@@ -90,9 +107,13 @@ class Symbol:
         if self.venue in _CHINA:
             if _INDEX_CODES.fullmatch(str(self)):
                 return Class.INDEX
+            if _BOND_CODES.fullmatch(str(self)):
+                return Class.BOND
             return Class.FUND if _FUND_CODES.fullmatch(str(self)) else Class.STOCK
-        if self.venue in {"HK", "US"}:
-            return Class.INDEX if self.code.startswith("^") or self.code in {"HSI", "HSCEI"} else Class.STOCK
+        if self.venue == "HK":
+            return Class.INDEX if self.code in _HK_INDICES else Class.STOCK
+        if self.venue == "US":
+            return Class.INDEX if self.code.startswith("^") else Class.STOCK
         return {"FX": Class.FX, "CM": Class.COMMODITY}.get(self.venue, Class.CRYPTO)
 
 
@@ -100,17 +121,30 @@ def _checked(code: str, venue: str, given: str) -> Symbol:
     venue = _VENUE_ALIASES.get(venue, venue)
     if venue not in VENUES:
         raise UnknownSymbol("symbol", given, hint=f"no venue {venue}; known: {', '.join(VENUES)}")
-    if venue in _CHINA and code.isdigit():
-        code = code.zfill(6)
-    if venue == "HK" and code.isdigit():
-        code = code.lstrip("0").zfill(5)
-    if VENUES[venue].calendar == "24/7":
-        code = _pair(code)
-    if venue == "US":
-        code = code.replace("/", ".").replace("-", ".")
-    if not _CODE.fullmatch(code) or ".." in code:
-        raise UnknownSymbol("symbol", given, hint="a code holds letters, digits, dots and dashes only")
+    code = _coded(code, venue)
+    if not _CODE.fullmatch(code) or ".." in code or not _fits(code, venue):
+        raise UnknownSymbol("symbol", given, hint=_FORM.get(venue, _FORM[""]))
     return Symbol(code, venue)
+
+
+def _coded(code: str, venue: str) -> str:
+    """Return a code as its venue writes it: six digits in China, five in Hong Kong, dots in New York."""
+    if venue in _CHINA:
+        return code.zfill(6) if code.isdigit() else code
+    if venue == "HK":
+        return code.lstrip("0").zfill(5) if code.isdigit() else code
+    if venue == "US":
+        return code.replace("/", ".").replace("-", ".").replace(" ", ".")
+    return _pair(code) if VENUES[venue].calendar == "24/7" else code
+
+
+def _fits(code: str, venue: str) -> bool:
+    """Tell whether a code can be one of its venue; tells `US.CM` (a stock CM) from a code at venue CM."""
+    if venue in _CHINA:
+        return code.isdigit() and len(code) == 6
+    if venue == "HK":
+        return (code.isdigit() and len(code) == 5) or code in _HK_INDICES
+    return len(code) >= _SHORTEST.get(venue, 4)
 
 
 def _with_colon(plain: str, given: str) -> Symbol | None:
@@ -134,13 +168,14 @@ def _pair(code: str) -> str:
 
 def _with_dot(plain: str, given: str) -> Symbol | None:
     """`600519.SH`, `BRK.B.US`, and `SH.600519`, `HK.00700`, `US.AAPL` with the venue first."""
-    head, dot, tail = plain.rpartition(".")
-    if dot and head and _VENUE_ALIASES.get(tail, tail) in VENUES:
-        return _checked(head, tail, given)
-    first, dot, rest = plain.partition(".")
-    if dot and rest and _VENUE_ALIASES.get(first, first) in VENUES:
-        return _checked(rest, first, given)
-    return None
+    head, _, tail = plain.rpartition(".")
+    first, _, rest = plain.partition(".")
+    forms = [(c, _VENUE_ALIASES.get(v, v)) for c, v in ((head, tail), (rest, first)) if c]
+    forms = [(code, venue) for code, venue in forms if venue in VENUES]
+    for code, venue in forms:
+        if _fits(_coded(code, venue), venue):
+            return _checked(code, venue, given)
+    return _checked(*forms[0], given) if forms else None  # says what is wrong with it
 
 
 def _with_prefix(plain: str, given: str) -> Symbol | None:
@@ -153,18 +188,14 @@ def _with_prefix(plain: str, given: str) -> Symbol | None:
 
 
 def _bare(plain: str, given: str) -> Symbol | None:
-    """Six digits take their venue from the first ones; `^HSI` and the like are indices."""
+    """Six digits take their venue from the first ones, where these name one; `^HSI` and the like are indices."""
     if re.fullmatch(r"\d{6}", plain):
-        if plain.startswith("000"):
-            raise AmbiguousSymbol("symbol", given, (f"{plain}.SH", f"{plain}.SZ"))
-        for venue, heads in (("SH", "569"), ("SZ", "0123"), ("BJ", "48")):
-            if plain.startswith("92"):
-                return Symbol(plain, "BJ")
-            if plain[0] in heads:
+        for heads, venue in _BARE:
+            if plain.startswith(heads):
                 return Symbol(plain, venue)
-    if plain in {"^HSI", "HSI"}:
-        return Symbol("HSI", "HK")
-    return None
+        raise AmbiguousSymbol("symbol", given, (f"{plain}.SH", f"{plain}.SZ"))
+    code = plain.removeprefix("^")
+    return Symbol(code, "HK") if code in _HK_INDICES else None
 
 
 _RULES: Final[tuple[Callable[[str, str], Symbol | None], ...]] = (_with_colon, _with_dot, _with_prefix, _bare)

@@ -7,6 +7,7 @@ import pytest
 
 from klake.errors import BadRequest, ConfigError, CredentialsMissing
 from klake.jobs.config import find, load, vendor_table
+from klake.jobs.desk import open_desk
 from klake.schemas.freq import Freq
 from klake.schemas.quota import Quota
 from klake.schemas.settings import VendorOptions
@@ -130,3 +131,56 @@ def test_a_quota_is_read_with_its_unit() -> None:
     options = VendorOptions.model_validate({"kind": "qos", "quota": [[10, "60s"], [60, 30], [5, "1m"]]})
 
     assert options.quota == (Quota(10, 60.0), Quota(60, 30.0), Quota(5, 60.0))
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ('key = "env:QOS_TEST_KEY"', 'api_key = "realsecret-9876"'),
+        ('start = "2020-01-01"', 'start = "2020-01-01"\nkey = "realsecret-9876"'),
+        ("[vendors.qos]", '[vendors]\nqos = "realsecret-9876"\n[other]'),
+        ("quota = [[10", 'capability = { app_key = "realsecret-9876" }\nquota = [[10'),
+        ("quota = [[10", 'url = ["realsecret-9876"]\nquota = [[10'),
+        ('key = "env:QOS_TEST_KEY"', 'key = "realsecret-9876 密"'),
+    ],
+)
+def test_a_misplaced_secret_is_never_repeated(
+    tmp_path: Path, old: str, new: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QOS_TEST_KEY", "realsecret-9876")
+    file = config(tmp_path, GOOD.replace(old, new, 1))
+
+    with pytest.raises(ConfigError) as caught:
+        desk = open_desk(file)
+        desk.vendor("qos")
+
+    assert "9876" not in str(caught.value) + repr(caught.value)
+
+
+@pytest.mark.parametrize("quota", ['[10, "60s"]', '[[0, "60s"]]', '[[10, "soon"]]', "10", "[[10]]"])
+def test_a_quota_of_another_form_says_which_is_right(
+    tmp_path: Path, quota: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QOS_TEST_KEY", "a-key")
+    file = config(tmp_path, GOOD.replace('quota = [[10, "60s"], [60, 30]]', f"quota = {quota}"))
+
+    with pytest.raises(ConfigError) as caught:
+        open_desk(file).vendor("qos")
+
+    assert "vendors.qos.quota" in str(caught.value)
+
+
+def test_a_list_of_symbols_may_come_from_a_chinese_spreadsheet(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_bytes("名称,symbol\n贵州茅台,600519.SH\n腾讯,700.HK\n".encode("gb18030"))
+    file = config(tmp_path, GOOD.replace('symbols = ["600519.SH"]', 'file = "mine.csv"'))
+    desk = open_desk(file)
+
+    assert [str(s) for s in desk.symbols(desk.job("daily"))] == ["00700.HK", "600519.SH"]
+
+
+def test_a_row_that_lacks_a_column_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text("name,symbol\nMoutai\n")
+    desk = open_desk(config(tmp_path, GOOD.replace('symbols = ["600519.SH"]', 'file = "mine.csv"')))
+
+    with pytest.raises(ConfigError, match="Moutai"):
+        desk.symbols(desk.job("daily"))

@@ -85,19 +85,35 @@ def test_an_overlap_is_what_both_hold(left: Span[int], right: Span[int]) -> None
         ("BRK-B.US", "BRK.B.US"), ("BRK/B.US", "BRK.B.US"), ("brk.b.us", "BRK.B.US"), ("CON.US", "CON.US"),
         ("BTC/USDT.BINANCE", "BTCUSDT.BINANCE"), ("BINANCE:BTC/USDT:USDT", "BTCUSDT.P.BINANCE"),
         ("BTC-USDT-SWAP.OKX", "BTCUSDT.P.OKX"), ("BTCUSDT.P.QOS", "BTCUSDT.P.QOS"), ("EURUSD.FX", "EURUSD.FX"),
+        ("US.CM", "CM.US"), ("US.SS", "SS.US"), ("SH.US", "SH.US"), ("US.GATE", "GATE.US"), ("US.HK", "HK.US"),
+        ("BRK B.US", "BRK.B.US"), ("HSTECH.HK", "HSTECH.HK"), ("^HSI", "HSI.HK"), ("900901", "900901.SH"),
     ],
 )  # fmt: skip
 def test_every_spelling_of_a_symbol_is_understood(text: str, canonical: str) -> None:
     assert str(Symbol.parse(text)) == canonical
 
 
-def test_a_code_that_means_two_things_is_refused() -> None:
-    with pytest.raises(AmbiguousSymbol, match=r"000001\.SH, 000001\.SZ"):
-        Symbol.parse("000001")
+@pytest.mark.parametrize("code", ["000001", "113050", "019547", "204001", "880001", "399001"])
+def test_a_code_that_means_two_things_is_refused(code: str) -> None:
+    with pytest.raises(AmbiguousSymbol, match=rf"{code}\.SH, {code}\.SZ"):
+        Symbol.parse(code)
 
 
 @pytest.mark.parametrize(
-    "text", ["../../x", "x/../y.US", "", ".", "AAPL.NOWHERE", "C:\\x.US", "a b;c.US", "..US"]
+    "text",
+    [
+        "../../x",
+        "x/../y.US",
+        "",
+        ".",
+        "AAPL.NOWHERE",
+        "C:\\x.US",
+        "a b;c.US",
+        "..US",
+        "ABC.SH",
+        "7000000.HK",
+        "US",
+    ],
 )
 def test_what_is_no_symbol_is_refused(text: str) -> None:
     with pytest.raises(UnknownSymbol):
@@ -116,7 +132,9 @@ def test_a_canonical_symbol_parses_to_itself(code: str, venue: str) -> None:
 @pytest.mark.parametrize(
     "text, klass",
     [("000300.SH", Class.INDEX), ("000001.SZ", Class.STOCK), ("510300.SH", Class.FUND), ("399001.SZ", Class.INDEX),
-     ("BTCUSDT.P.QOS", Class.CRYPTO), ("EURUSD.FX", Class.FX), ("XAUUSD.CM", Class.COMMODITY)],
+     ("BTCUSDT.P.QOS", Class.CRYPTO), ("EURUSD.FX", Class.FX), ("XAUUSD.CM", Class.COMMODITY),
+     ("113050.SH", Class.BOND), ("204001.SH", Class.BOND), ("123001.SZ", Class.BOND), ("900901.SH", Class.STOCK),
+     ("880001.SH", Class.INDEX), ("180101.SZ", Class.FUND), ("HSTECH.HK", Class.INDEX), ("688981.SH", Class.STOCK)],
 )  # fmt: skip
 def test_the_code_tells_the_class_where_it_can(text: str, klass: Class) -> None:
     assert Symbol.parse(text).klass is klass
