@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ BIN = Path(sys.executable).parent
 
 def main() -> int:
     """Install into a temporary folder, check it with mypy and pyright; return the worse exit code."""
+    shutil.rmtree(ROOT / "build", ignore_errors=True)  # a stale one would be installed, too
     with tempfile.TemporaryDirectory() as folder:
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
         subprocess.run([*pip, "--target", folder, str(ROOT)], check=True)

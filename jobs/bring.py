@@ -20,7 +20,6 @@ from ..ingest.files.canary import check_label, check_places, check_units
 from ..ingest.files.mapping import Mapping
 from ..ingest.files.piece import Broken, Piece
 from ..ingest.files.reading import Kind, fits, kind_of, mapping_of, pieces
-from ..research.write import vendor_name
 from ..schemas.bar import INCOMING
 from ..schemas.clock import Clock
 from ..schemas.derive import Derived, derived

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from ..errors import BadRequest, ConfigError, CredentialsMissing
 from ..schemas.settings import Job, LakeSettings, SandboxSettings, Settings, Universe
+from ..schemas.vendor import vendor_name
 
 __all__ = ["FILE", "find", "load", "vendor_table"]
 
@@ -165,10 +166,10 @@ def _secret(value: Any, key: str, where: str, base: Path) -> Any:
 
 def _check_names(settings: Settings) -> None:
     for name in settings.vendors:
-        if not name.replace("_", "").replace("-", "").isalnum() or name != name.lower() or not name.isascii():
-            raise ConfigError(
-                settings.where, f"vendors.{name}", name, "a vendor's name holds a-z, 0-9, - and _ only"
-            )
+        try:
+            vendor_name(name)
+        except BadRequest as error:
+            raise ConfigError(settings.where, f"vendors.{name}", name, error.hint, error.zh) from None
         if "kind" not in settings.vendors[name]:
             raise ConfigError(
                 settings.where, f"vendors.{name}.kind", None, "say which kind of vendor it is, such as qos"

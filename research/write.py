@@ -13,22 +13,10 @@ from ..schemas.freq import Freq
 from ..schemas.quality import check, quarantined
 from ..schemas.report import WriteReport
 from ..schemas.symbol import Symbol
+from ..schemas.vendor import vendor_name
 from ..storage.store import Store
 
-__all__ = ["vendor_name", "write_actions", "write_bars"]
-
-
-def vendor_name(name: str) -> str:
-    """Return `name` if it can be a vendor's: a-z, 0-9, `-` and `_`; it becomes part of a path."""
-    if (
-        not name
-        or not name.isascii()
-        or name != name.lower()
-        or not name.replace("_", "").replace("-", "").isalnum()
-    ):
-        raise BadRequest("vendor", name, hint="a vendor's name holds a-z, 0-9, - and _ only",
-                         hint_zh="vendor 名称只能含 a-z、0-9、- 和 _")  # fmt: skip
-    return name
+__all__ = ["write_actions", "write_bars"]
 
 
 def write_bars(
