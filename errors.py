@@ -138,9 +138,16 @@ class VendorError(KlakeError):
 
 
 class VendorDown(VendorError):
-    """Nobody answers, or a gateway does: try again later."""
+    """Nobody answers, or a gateway does: try again later.
+
+    `replied`: something came back, so another request may fare better than this one.
+    """
 
     retryable = True
+
+    def __init__(self, vendor: str, en: str, zh: str = "", *, replied: bool = False) -> None:
+        self.replied = replied
+        super().__init__(vendor, en, zh)
 
 
 class RateLimited(VendorError):

@@ -69,6 +69,10 @@ class SandboxClock:
                 self._real.wait(min(_SLICE_S, max(left_s, 0.001)))
             self._read = None
 
+    def close(self) -> None:
+        """Give up the connection; the clock cannot be asked after."""
+        self._client.close()
+
     def _reading(self) -> _Reading:
         moment = self._elapsed()
         if self._read is None or moment - self._read[0] > _FRESH_S:

@@ -5,11 +5,13 @@ progress or stop; an empty or unmoved page is confirmed once; an error is never 
 history; only whole sessions leave the chain.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
+import numpy as np
 import pyarrow as pa
 
 from ..schemas.bar import INCOMING, empty
@@ -17,17 +19,19 @@ from ..schemas.capability import Capability
 from ..schemas.compute import pc
 from ..schemas.coverage import Covered, Reason, Series
 from ..schemas.freq import Freq
+from ..schemas.grid import grid
 from ..schemas.page import Entry, Page, Reject, SeriesPage
 from ..schemas.session import Calendar
 from ..schemas.span import Span
 from .normalise import fold, symbol_of
-from .proof import Witness, empty_stretch, ending, expected, started, stretches
+from .proof import Refusals, Witness, empty_stretch, ending, expected, started, stretches
 
-__all__ = ["Chain", "Taken", "bars_in", "entries_needed"]
+__all__ = ["Chain", "Taken", "entries_needed"]
 
 _AFTER_CLOSE: Final = timedelta(hours=1)  # closing auctions are printed after the close
 _TRIES: Final = 2  # the first answer and its confirmation
 _SPOILED: Final = 3  # replies that leave the series out or cannot be read, in a row, before it is given up
+_ANOTHER: Final = timedelta(seconds=1)  # a later end asks for the same bars, but no kept reply answers it
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +39,14 @@ class Taken:
     """What one page added: whole folded sessions, what is proven of which days, refused rows.
 
     `bars`: Arrow table, columns of INCOMING, n rows ascending by ts; n = 0 when the page
-    completed no session.
+    completed no session. `untold`: sessions inside `stretches` that lack refused rows, each
+    with those rows: they are only proven when nothing better is to be had.
     """
 
     bars: pa.Table
     stretches: tuple[Covered, ...] = ()
     rejects: tuple[Reject, ...] = ()
+    untold: Mapping[date, tuple[Reject, ...]] = field(default_factory=dict[date, tuple[Reject, ...]])
 
 
 def entries_needed(bars: int, page: int) -> int:
@@ -52,14 +58,6 @@ def entries_needed(bars: int, page: int) -> int:
     (1, 2, 1)
     """
     return max(1, -(-(bars - 1) // max(page - 1, 1)))
-
-
-def bars_in(book: Calendar, freq: Freq, days: Span[date]) -> int:
-    """Return how many bars a series should have over calendar `days`, at most.
-
-    Intraday: every slot of the grid; minutes without trade make it fewer.
-    """
-    return book.bars(days.start, days.end, freq) if days else 0
 
 
 class Chain:
@@ -99,6 +97,7 @@ class Chain:
         self._start = max(self._begin, freq.anchor(known_begin)) if known_begin else self._begin
         self._wanted = Span(self._start, max(self._start, wanted.end))
         self._pages = self._received = self._doubts = 0
+        self._whole_page = False
         self._goes_back_from(None, now)
         self._end = self._first_end()
         self._newer = self._bars_above(self._low, now) if self._end else 0
@@ -128,7 +127,7 @@ class Chain:
         # One more for the overlap, one to see a bar before the first wanted one.
         limit = self._capability.page_limit
         count = min(limit, max(3, self._bars_left() + self._prints() + 2))
-        if self._end is None and not self._reaches_now:
+        if self._whole_page or (self._end is None and not self._reaches_now):
             count = limit  # the newest bars come first, the wanted ones lie behind them
         self.asked = Entry(self.series.symbol, self._freq, self._end, count)
         return self.asked
@@ -148,11 +147,9 @@ class Chain:
             return self._doubted(got.reason or f"the series is {got.outcome} in the reply", got.rejects)
         if got.outcome == "empty":
             return self._at_beginning(page, got.rejects)
-        if self._ignores_end(got.bars):
-            self.end_ignored = True
-            return self._stop(
-                "no progress: the vendor ignores the end of a page and gives its newest bars", got.rejects
-            )
+        if self._end is not None and self._newer_than(self._end, got.bars):
+            return self._strayed(self._end, got.rejects)
+        self._astray = False
         oldest: datetime = got.bars["ts"][0].as_py()
         if self._oldest is not None and oldest >= self._oldest:
             return self._at_beginning(page, got.rejects)
@@ -174,13 +171,15 @@ class Chain:
         self._oldest: datetime | None = None  # ts of the oldest bar seen
         self._held = empty(INCOMING)  # the oldest session, while it may be partial
         self._held_page = ""
+        self._refusals = Refusals(self.series, self._calendar)
         self._received = self._doubts = 0
+        self._astray = False
 
     def _ending(self, session: date) -> datetime:
         return ending(self._calendar, self._freq, session)
 
     def _bars_above(self, low: date, now: datetime) -> int:
-        return bars_in(self._calendar, self._freq, Span(low, now.date() + timedelta(days=1)))
+        return self._calendar.bars(low, now.date() + timedelta(days=1), self._freq)
 
     def _first_end(self) -> datetime | None:
         """Return the instant from which the first page goes back; None for the newest bars."""
@@ -199,22 +198,30 @@ class Chain:
         low = self._low
         if self._held.num_rows:  # the held session is asked for again
             low = max(low, self._freq.following(self._held["session"][0].as_py()))
-        return bars_in(self._calendar, self._freq, Span(self._start, low))
+        return self._calendar.bars(self._start, low, self._freq)
 
     def _prints(self) -> int:
         """Return how many auction prints may come beside the wanted bars."""
         extra = self._capability.session_extra.get((self._venue, self._freq), 0)
-        return extra * len(self._calendar.sessions(self._start, self._low)) if extra else 0
+        return extra * self._calendar.bars(self._start, self._low, Freq.D1)
 
     def _missing_below(self, low: date) -> bool:
         return bool(expected(self._calendar, self._freq, Span(self._start, low)))
 
-    def _ignores_end(self, bars: pa.Table) -> bool:
-        if self._end is None:
-            return False
+    def _newer_than(self, end: datetime, bars: pa.Table) -> bool:
         if self._freq.intraday:
-            return bool(bars["ts"][-1].as_py() > self._end)
-        return bool(bars["session"][-1].as_py() > self._freq.anchor(self._end.astimezone(self._zone).date()))
+            return bool(bars["ts"][-1].as_py() > end)
+        return bool(bars["session"][-1].as_py() > self._freq.anchor(end.astimezone(self._zone).date()))
+
+    def _strayed(self, end: datetime, rejects: tuple[Reject, ...]) -> Taken:
+        """Ask once more when a page is newer than its end; the second one in a row shows how the vendor is."""
+        if self._astray:
+            self.end_ignored = True
+            return self._stop(
+                "no progress: the vendor ignores the end of a page and gives its newest bars", rejects
+            )
+        self._astray, self._end = True, end + _ANOTHER
+        return Taken(empty(INCOMING), (), rejects)
 
     def _leaves_hole(self, bars: pa.Table) -> bool:
         """Return whether whole sessions lie between this page and the one before: a wrong page, or a halt."""
@@ -227,7 +234,9 @@ class Chain:
     def _advance(self, got: SeriesPage, page: Page, oldest: datetime) -> Taken:
         bars = self._joined(got.bars)
         self._received += _count_before(got.bars, self._oldest) + len(got.rejects)
-        self._oldest = self._end = oldest
+        self._oldest = oldest
+        self._end = oldest if self._capability.end_honoured else None
+        self._refusals.note(got.rejects, Span(got.bars["session"][0].as_py(), self._low))
         low, held = self._complete_from(bars)
         proven = Span(low, self._low)
         witness = self._witness(page)
@@ -243,8 +252,19 @@ class Chain:
         depth = self._capability.reach
         if depth and self._received >= depth:
             return self._closed(taken, (self._older(Reason.HORIZON, witness),), witness)
+        if not self._capability.end_honoured:
+            return self._after_only_page(got, taken, witness)
         if self._pages >= self._cap:
             self.stopped = f"page cap: {self._pages} pages did not reach {self._start}"
+        return taken
+
+    def _after_only_page(self, got: SeriesPage, taken: Taken, witness: Witness) -> Taken:
+        """Go on after the newest page of a vendor that gives no other one: a full one may be longer."""
+        if got.bars.num_rows + len(got.rejects) < got.entry.count:
+            return self._begun(taken, witness)
+        if got.entry.count >= self._capability.page_limit:
+            return self._closed(taken, (self._older(Reason.HORIZON, witness),), witness)
+        self._whole_page = True
         return taken
 
     def _joined(self, bars: pa.Table) -> pa.Table:
@@ -262,41 +282,55 @@ class Chain:
         first: date = bars["session"][0].as_py()
         if not self._freq.intraday:
             return first, bars.slice(0, 0)
-        if bars["ts"][0].as_py() <= self._calendar.hours(first).open:
+        if self._opens(bars, first):
             return first, bars.slice(0, 0)
         partial = pc.sum(pc.equal(bars["session"], bars["session"][0])).as_py()
-        return min(self._calendar.next(first), self._low), bars.slice(0, partial)
+        # A copy: a slice would keep the whole page in memory until the next one comes.
+        return min(self._calendar.next(first), self._low), bars.take(np.arange(partial))
+
+    def _opens(self, bars: pa.Table, session: date) -> bool:
+        """Return whether nothing of `session` can stand before its first bar here."""
+        ts, opened = bars["ts"][0].as_py(), self._calendar.hours(session).open
+        if ts != opened:
+            return bool(ts < opened)
+        printed = grid(self._calendar.name, self._freq, session, session).auction
+        return not printed[0]  # else the print of the opening auction may be on the page before
 
     def _at_beginning(self, page: Page, rejects: tuple[Reject, ...]) -> Taken:
         """Believe an empty or unmoved page when it comes twice."""
         self._doubts += 1
+        nothing = Taken(empty(INCOMING), (), rejects)
         if self._doubts < _TRIES:
-            return Taken(empty(INCOMING), (), rejects)
+            return nothing
+        if self._oldest is None and self._end is None:
+            return self._stop("the vendor gives no bars at all", rejects)
         witness = self._witness(page)
         depth = self._capability.reach
         if depth and self._received + self._newer >= depth:
-            return self._closed(
-                Taken(empty(INCOMING), (), rejects), (self._older(Reason.HORIZON, witness),), witness
-            )
-        if not self._received and self._end is None:
-            older = self._older(Reason.VENDOR_NONE, witness)
-            return self._closed(Taken(empty(INCOMING), (), rejects), (older,), witness)
-        first: date = self._held["session"][0].as_py() if self._held.num_rows else self._low
-        taken = self._taken(self._held, Span(max(first, self._start), self._low), witness, rejects)
-        self._low = min(self._low, max(first, self._start))
-        return self._closed(taken, (self._older(Reason.NOT_LISTED, witness),), witness)
+            return self._closed(nothing, (self._older(Reason.HORIZON, witness),), witness)
+        return self._begun(nothing, witness)
+
+    def _begun(self, taken: Taken, witness: Witness) -> Taken:
+        """End the chain where the vendor's bars begin; what it has of a session that it cut is not kept."""
+        held = self._held
+        if held.num_rows and held["ts"][0].as_py() > self._calendar.hours(held["session"][0].as_py()).open:
+            held = empty(INCOMING)
+        more = self._taken(held, Span(self._start, self._low), witness, taken.rejects)
+        bars = pa.concat_tables([more.bars, taken.bars])
+        both = Taken(bars, more.stretches + taken.stretches, taken.rejects, {**more.untold, **taken.untold})
+        return self._closed(both, (), witness)
 
     def _taken(
         self, bars: pa.Table, proven: Span[date], witness: Witness, rejects: tuple[Reject, ...]
     ) -> Taken:
         wanted = fold(bars.filter(pc.greater_equal(bars["session"], pa.scalar(self._start, pa.date32()))))
-        held = set(pc.unique(wanted["session"]).to_pylist())
-        untold = set() if self._freq.intraday else {self._session_of(r.ts) for r in rejects if r.ts} - held
-        found = stretches(self.series, self._calendar, proven, held, untold, witness)
-        return Taken(wanted, tuple(found), rejects)
-
-    def _session_of(self, ts: datetime) -> date:
-        return self._freq.anchor(ts.astimezone(self._zone).date())
+        sessions: set[date] = set(pc.unique(wanted["session"]).to_pylist())
+        untold = self._refusals.within(proven)
+        if not self._freq.intraday:  # a day's only bar: it is there, or its session lacks everything
+            untold = {s: rows for s, rows in untold.items() if s not in sessions}
+            sessions |= {s for s, rows in untold.items() if any(r.ts is not None for r in rows)}
+        found = stretches(self.series, self._calendar, proven, sessions, witness)
+        return Taken(wanted, tuple(found), rejects, untold)
 
     def _older(self, reason: Reason, witness: Witness) -> Covered:
         return empty_stretch(self.series, Span(self._start, self._low), reason, witness)
@@ -307,9 +341,8 @@ class Chain:
         self._held = empty(INCOMING)
         before = Span(self._begin, self._start)
         unlisted = (empty_stretch(self.series, before, Reason.NOT_LISTED, witness),) if before else ()
-        return Taken(
-            taken.bars, (*unlisted, *(o for o in older if o.sessions), *taken.stretches), taken.rejects
-        )
+        told = (*unlisted, *(o for o in older if o.sessions), *taken.stretches)
+        return Taken(taken.bars, told, taken.rejects, taken.untold)
 
     def _witness(self, page: Page) -> Witness:
         return Witness(

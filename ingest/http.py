@@ -1,11 +1,12 @@
 """HTTP for vendors: one client, every failure classed once, no secret in any message."""
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, quote_plus, urlsplit
 
 import httpx
 
@@ -15,6 +16,9 @@ from ..schemas.clock import Clock
 __all__ = ["Http", "Reply", "client_for", "is_loopback", "masked"]
 
 _LARGEST: Final = 64 * 1024 * 1024  # bytes of one body, decompressed; a page of QOS has about 1 MB
+_LOGGERS: Final = (
+    "httpx", "httpcore", "httpcore.connection", "httpcore.http11", "httpcore.http2", "httpcore.proxy", "httpcore.socks",
+)  # fmt: skip
 _QUOTED: Final = 160  # characters of a foreign text that a message repeats
 
 
@@ -60,9 +64,46 @@ def client_for(url: str, timeout_s: float, transport: httpx.BaseTransport | None
 
 def masked(text: str, secrets: tuple[str, ...]) -> str:
     """Return `text`, cut to a readable length, with every secret replaced by `***`."""
+    text = _hidden(text, secrets)
+    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}…"
+
+
+def _hidden(text: str, secrets: Iterable[str]) -> str:
     for secret in sorted((s for s in secrets if s), key=len, reverse=True):
         text = text.replace(secret, "***")
-    return text if len(text) <= _QUOTED else f"{text[:_QUOTED]}…"
+    return text
+
+
+def _forms(secrets: tuple[str, ...]) -> tuple[str, ...]:
+    """Return each secret as it stands in a header, in a URL, and in a form."""
+    forms = [(s, quote(s, safe=""), quote(s), quote_plus(s)) for s in secrets if s]
+    return tuple(dict.fromkeys(form for some in forms for form in some))
+
+
+class _Mask(logging.Filter):
+    """Takes secrets out of what the HTTP libraries log: they log whole URLs, at INFO."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.secrets: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let every record pass, masked where it holds a secret."""
+        said = record.getMessage()
+        shown = _hidden(said, self.secrets)
+        if shown != said:
+            record.msg, record.args = shown, ()
+        return True
+
+
+_MASK: Final = _Mask()
+
+
+def _log_no(secrets: tuple[str, ...]) -> None:
+    """Keep `secrets` out of the logs of the HTTP libraries, for the rest of the process."""
+    _MASK.secrets.update(secrets)
+    for name in _LOGGERS:  # a filter of a parent is not asked about the records of its children
+        logging.getLogger(name).addFilter(_MASK)
 
 
 class Http:
@@ -83,7 +124,8 @@ class Http:
         largest: int = _LARGEST,
     ) -> None:  # fmt: skip
         self._vendor, self._url, self._clock = vendor, url.rstrip("/"), clock
-        self._secrets, self._client, self._largest = secrets, client, largest
+        self._secrets, self._client, self._largest = _forms(secrets), client, largest
+        _log_no(self._secrets)
 
     def post(
         self, path: str, body: bytes, headers: Mapping[str, str], params: Mapping[str, str] | None = None
@@ -125,11 +167,14 @@ class Http:
         with self._client.stream("POST", url, content=body, headers=headers, params=params) as response:
             parts: list[bytes] = []
             size = 0
-            for part in response.iter_bytes():
-                size += len(part)
-                if size > self._largest:
-                    raise BadPage(self._vendor, f"the reply is larger than {self._largest} bytes")
-                parts.append(part)
+            try:
+                for part in response.iter_bytes():
+                    size += len(part)
+                    if size > self._largest:
+                        raise BadPage(self._vendor, f"the reply is larger than {self._largest} bytes")
+                    parts.append(part)
+            except (httpx.RemoteProtocolError, httpx.ReadError):
+                raise BadPage(self._vendor, "the reply broke off", "应答中断") from None
             kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
             wait_s = self._wait_s(response.headers.get("retry-after", ""))
             return Reply(response.status_code, b"".join(parts), kind, wait_s)
@@ -154,15 +199,17 @@ class Http:
         if reply.status == 429 or (reply.status == 503 and reply.retry_after_s):
             return RateLimited(self._vendor, f"{said}: too many requests", reply.retry_after_s)
         if reply.status >= 500:
-            return VendorDown(self._vendor, f"{said}: the vendor's gateway fails", f"{said}：服务端网关故障")
+            return VendorDown(self._vendor, f"{said}: the vendor's gateway fails", f"{said}：服务端网关故障",
+                              replied=True)  # fmt: skip
         if reply.status == 401:
             return BadCredentials(self._vendor, f"{said}: the key is refused", f"{said}：密钥被拒绝")
         if reply.status in (408, 425):
-            return VendorDown(self._vendor, f"{said}: the vendor asks for another try")
+            return VendorDown(self._vendor, f"{said}: the vendor asks for another try", replied=True)
         if reply.html:
             return VendorDown(
-                self._vendor, f"{said}: a web page came instead of data", f"{said}：返回了网页而非数据"
-            )
+                self._vendor, f"{said}: a web page came instead of data", f"{said}：返回了网页而非数据",
+                replied=True,
+            )  # fmt: skip
         if reply.status >= 300:
             return VendorRefused(self._vendor, f"{said}: refused; is the url right?")
         return None

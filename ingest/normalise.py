@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final, TypeAlias, cast
-from zoneinfo import ZoneInfo
 
 import msgspec
 import numpy as np
@@ -19,11 +18,12 @@ from ..schemas.capability import Capability
 from ..schemas.compute import pc
 from ..schemas.freq import Freq
 from ..schemas.grid import Bools, Numbers, grid, micros
+from ..schemas.hours import offsets
 from ..schemas.page import Entry, Reject, SeriesPage
-from ..schemas.session import Calendar, calendar, nominal_ts_array
+from ..schemas.session import Anchor, calendar, nominal_ts_array
 from ..schemas.symbol import Class, Symbol
 
-__all__ = ["Floats", "Rows", "calendar_of", "fold", "series_page", "symbol_of"]
+__all__ = ["Floats", "Rows", "fold", "series_page", "symbol_of"]
 
 _DAY_US: Final = 86_400_000_000
 _REACH: Final = {
@@ -77,11 +77,6 @@ class Rows:
 def symbol_of(text: str) -> Symbol:
     """Return the symbol that a canonical text spells; remembered."""
     return Symbol.parse(text)
-
-
-def calendar_of(symbol: str) -> Calendar:
-    """Return the calendar of a symbol's venue."""
-    return calendar(symbol_of(symbol).place.calendar)
 
 
 def series_page(
@@ -151,16 +146,12 @@ def _local_days(time: Numbers, zone: str) -> Numbers:
     """Return the calendar day in `zone`, as days since 1970, of n UTC instants."""
     if zone == "UTC":
         return time // _DAY_US
-    first, last = (_offset_us(zone, int(t)) for t in (time.min(), time.max()))
-    if first == last and (zone != "America/New_York" or time.max() - time.min() < 60 * _DAY_US):
-        return (time + first) // _DAY_US
+    near = np.arange(time.min() // _DAY_US - 1, time.max() // _DAY_US + 2)
+    shifts = offsets(zone, near)
+    if (shifts == shifts[0]).all():  # no change of the clock lies between
+        return cast("Numbers", (time + shifts[0]) // _DAY_US)
     local = pc.local_timestamp(pa.array(time, pa.timestamp("us", tz=zone)))
     return cast("Numbers", local.to_numpy(zero_copy_only=False).astype("datetime64[D]").astype(np.int64))
-
-
-def _offset_us(zone: str, time: int) -> int:
-    offset = _instant(time).astimezone(ZoneInfo(zone)).utcoffset() or timedelta()
-    return int(offset.total_seconds()) * 1_000_000
 
 
 def _anchored(days: Numbers, freq: Freq) -> Numbers:
@@ -263,7 +254,9 @@ def _states(
         return pa.repeat(State.FINAL.value, ts.size)
     book = calendar(symbol.place.calendar)
     at = ts[settled:].view("datetime64[us]") if freq.intraday else session[settled:].astype("datetime64[D]")
-    ends = book.bar_ends(freq, at).astype(np.int64)
+    # Hours may count from midnight: such a bar can begin before the open.
+    anchor: Anchor = "clock" if freq.intraday and freq.minutes >= 60 else "session"
+    ends = book.bar_ends(freq, at, anchor).astype(np.int64)
     running = int(np.count_nonzero(ends > received))
     settled += int(np.count_nonzero(received - ends >= settle))
     counts = ((State.FINAL, settled), (State.CLOSED, ts.size - settled - running), (State.OPEN, running))

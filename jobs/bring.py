@@ -29,6 +29,7 @@ from ..schemas.page import Reject
 from ..schemas.quality import check, quarantined
 from ..schemas.report import WriteReport
 from ..schemas.resample import resample
+from ..schemas.vendor import vendor_name
 from ..storage.store import Store
 
 __all__ = ["BringReport", "FileReport", "bring"]

@@ -1,18 +1,19 @@
 """Chains: many series paged at once, packed into requests, longest rests first."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
+from ..errors import VendorError
 from ..ingest.fetch import Chain, Taken
 from ..ingest.vendor import Vendor
+from ..schemas.bar import INCOMING, empty
 from ..schemas.coverage import Series
 from ..schemas.page import Page, SeriesPage
-from .send import Refused, Sender
+from .send import Answer, Sender
 
-__all__ = ["Fetching", "Took"]
+__all__ = ["Fetching", "Took", "unread"]
 
-Answer = tuple[list[Page], list[Refused]]
 Took = Callable[[Page, list[tuple[SeriesPage, Taken]]], None]
 
 
@@ -20,16 +21,22 @@ class Fetching:
     """Pages a set of chains to their ends.
 
     A request holds at most `products` entries, one per series; it goes out when it is full or
-    when nothing else is under way.
+    when nothing else is under way. Series of `alone` go in requests of their own: they were
+    refused before, and would make the others of a request be asked again in halves.
     """
 
-    def __init__(self, vendor: Vendor, sender: Sender, chains: Iterable[Chain], workers: int) -> None:
+    def __init__(
+        self, vendor: Vendor, sender: Sender, chains: Iterable[Chain], workers: int,
+        alone: Collection[Series] = (),
+    ) -> None:  # fmt: skip
         self._vendor, self._sender, self._workers = vendor, sender, workers
+        self._alone = frozenset(alone)
         self._lanes: dict[Series, list[Chain]] = defaultdict(list)
         for chain in chains:
             self._lanes[chain.series].append(chain)
         self._refused: dict[Series, str] = {}
         self._busy: set[Series] = set()
+        self._flying: dict[Future[Answer], dict[Series, Chain]] = {}
 
     @property
     def gave_up(self) -> dict[Series, str]:
@@ -38,9 +45,9 @@ class Fetching:
         return {**stopped, **self._refused}
 
     @property
-    def series(self) -> set[Series]:
-        """Return every series that is fetched."""
-        return set(self._lanes)
+    def finished(self) -> set[Series]:
+        """Return the series of which everything wanted is proven."""
+        return {series for series, lane in self._lanes.items() if all(chain.done for chain in lane)}
 
     @property
     def end_ignored(self) -> bool:
@@ -49,37 +56,52 @@ class Fetching:
 
     def left(self) -> int:
         """Return how many requests are still to send, as far as the chains know."""
-        rests = [self._rest(series) for series in self._lanes]
-        return max(-(-sum(rests) // self._vendor.capability.products), max(rests, default=0))
+        rests = [self._rest(series) for series in self._lanes if series not in self._alone]
+        apart = sum(self._rest(series) for series in self._alone if series in self._lanes)
+        return max(-(-sum(rests) // self._vendor.capability.products), max(rests, default=0)) + apart
 
     def run(self, took: Took, stop: Callable[[], None]) -> None:
         """Fetch until no chain wants more; hands each page, parsed and taken, to `took`.
 
-        Raises what `Sender.pages` raises; what was handed over stays handed over. `stop` makes
-        every wait of the sender end: it is called before anything is raised.
+        Raises
+        ------
+        VendorError, Interrupted
+            The trouble of a request; what had come, of this request and of others under
+            way, was handed over before. `stop` makes every wait of the sender end: it is
+            called before anything is raised.
         """
         with ThreadPoolExecutor(self._workers, thread_name_prefix="klake-fetch") as pool:
             try:
                 self._run(pool, took)
-            except BaseException:
+            except BaseException as error:
                 stop()  # before the pool waits for its workers, which may be waiting for the quota
+                if isinstance(error, VendorError):
+                    self._land(took)
                 raise
 
     def _run(self, pool: ThreadPoolExecutor, took: Took) -> None:
-        flying: dict[Future[Answer], dict[Series, Chain]] = {}
+        flying = self._flying
         while True:
             while len(flying) < self._workers and (batch := self._batch(idle=not flying)):
                 entries = [entry for chain in batch.values() if (entry := chain.next()) is not None]
                 request = self._vendor.request(tuple(entries))
-                flying[pool.submit(self._sender.pages, request)] = batch
+                flying[pool.submit(self._sender.answer, request)] = batch
                 self._busy.update(batch)
             if not flying:
                 return
             done, _ = wait(flying, return_when=FIRST_COMPLETED)
             for future in done:
-                batch = flying.pop(future)
-                self._take(batch, *future.result(), took)
+                batch, answer = flying.pop(future), future.result()
+                self._take(batch, answer, took)
                 self._busy.difference_update(batch)
+                if answer.trouble is not None:
+                    raise answer.trouble
+
+    def _land(self, took: Took) -> None:
+        """Hand over what the requests under way still bring; their own trouble adds nothing."""
+        while self._flying:
+            future, batch = self._flying.popitem()
+            self._take(batch, future.result(), took)
 
     def _rest(self, series: Series) -> int:
         return 0 if series in self._refused else sum(chain.entries_left for chain in self._lanes[series])
@@ -88,19 +110,27 @@ class Fetching:
         """Return the chains of the next request, longest rests first; none when it should wait for replies."""
         products = self._vendor.capability.products
         rests = sorted((-rest, s) for s in self._lanes if s not in self._busy and (rest := self._rest(s)))
-        chosen = [series for _, series in rests[:products]]
-        if not idle and len(chosen) < products:
-            return {}
+        chosen = [series for _, series in rests if series not in self._alone][:products]
+        if not chosen or (len(chosen) < products and not idle):
+            chosen = [series for _, series in rests if series in self._alone][:1]
         return {s: next(chain for chain in self._lanes[s] if chain.entries_left) for s in chosen}
 
-    def _take(
-        self, batch: dict[Series, Chain], pages: list[Page], refused: list[Refused], took: Took
-    ) -> None:
-        for page in pages:
+    def _take(self, batch: dict[Series, Chain], answer: Answer, took: Took) -> None:
+        for page, why in answer.unread:
+            took(page, unread(page, why))
+        for page, parts in answer.pages:
             taken: list[tuple[SeriesPage, Taken]] = []
-            for part in self._vendor.parse(page):
+            for part in parts:
                 chain = batch[Series(self._vendor.name, part.entry.symbol, part.entry.freq)]
                 taken.append((part, chain.take(part, page)))
             took(page, taken)
-        for one in refused:
+        for one in answer.refused:
             self._refused[Series(self._vendor.name, one.entry.symbol, one.entry.freq)] = str(one)
+
+
+def unread(page: Page, why: str) -> list[tuple[SeriesPage, Taken]]:
+    """Return what a page that cannot be read says of each series it was asked for: nothing, and why."""
+    nothing = empty(INCOMING)
+    return [
+        (SeriesPage(entry, "failed", nothing, (), why), Taken(nothing)) for entry in page.request.entries
+    ]

@@ -18,6 +18,13 @@ __all__ = ["FILE", "find", "load", "vendor_table"]
 
 FILE: Final = "klake.toml"
 _NO_FILE: Final = "environment"
+_WORDS: Final = {
+    **dict.fromkeys(("date_parsing", "date_from_datetime_parsing", "date_type"), "write a date such as 2020-01-31"),
+    **dict.fromkeys(("dict_type", "model_type", "mapping_type"), "a table stands here: [name] and its keys below it"),
+    "tuple_type": 'write a list such as ["600519.SH", "00700.HK"]',
+    "string_type": "write a text in quotes",
+    "missing": "must be given",
+}
 
 
 class _Sources(BaseSettings):
@@ -122,7 +129,7 @@ def _explained(error: ValidationError, where: str) -> ConfigError:
     """Name the first wrong key, what stands there, and what is allowed."""
     first = error.errors(include_url=False)[0]
     path = [str(part) for part in first["loc"]]
-    key, allowed = ".".join(path), first["msg"]
+    key, allowed = ".".join(path), _WORDS.get(first["type"], first["msg"].removeprefix("Value error, "))
     if first["type"] == "extra_forbidden":
         table = path[:-1]
         shapes: Mapping[str, type] = {

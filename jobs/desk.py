@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Literal
+from types import TracebackType
+from typing import Literal, Self
 
 from ..errors import BadRequest, ConfigError
 from ..ingest.clock import SandboxClock
@@ -45,6 +46,19 @@ class Desk:
     settings: Settings
     clock: Clock
     events: Events = field(default_factory=Quiet)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give up the connection to a sandbox's clock."""
+        if isinstance(self.clock, SandboxClock):
+            self.clock.close()
 
     @property
     def sandbox(self) -> bool:

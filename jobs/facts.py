@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from ..ingest.vendor import Answer, Vendor
@@ -12,6 +12,7 @@ from ..storage.coverage import Ledger
 __all__ = ["keep", "observed"]
 
 _QUESTIONS: Final = 20
+_LASTS: Final = timedelta(days=30)  # a plan may be upgraded, and a vendor mend its ways
 _VALUES: Final[dict[str, bool]] = {"true": True, "false": False}
 
 
@@ -21,14 +22,17 @@ def keep(ledger: Ledger, vendor: str, answer: Answer, seen_at: datetime) -> None
     ledger.set_fact(vendor, f"probe {answer.question}", kept, seen_at)
 
 
-def observed(vendor: Vendor, ledger: Ledger) -> None:
-    """Lay the kept answers over the vendor's Capability, as observed; what is documented stays."""
+def observed(vendor: Vendor, ledger: Ledger, now: datetime) -> None:
+    """Lay the kept answers over the vendor's Capability, as observed; what is documented stays.
+
+    An answer older than 30 days counts no more.
+    """
     capability = vendor.capability
     changes: dict[str, Any] = {}
     evidence = dict(capability.evidence)
     for number in range(1, _QUESTIONS):
         fact = ledger.fact(vendor.name, f"probe U{number}")
-        if fact is None:
+        if fact is None or now - fact.seen_at > _LASTS:
             continue
         answer = Answer(**json.loads(fact.value))
         if answer.value in _VALUES and capability.known(answer.field).basis != "documented":

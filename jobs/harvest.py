@@ -7,13 +7,13 @@ repeated: a crash between two of them is healed by replaying the raw pages.
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import date
+from datetime import date, datetime
 from typing import Final
-from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 
 from ..ingest.fetch import Taken
+from ..ingest.proof import session_of
 from ..schemas.bar import INCOMING
 from ..schemas.clock import Clock
 from ..schemas.coverage import Covered, Series
@@ -24,13 +24,15 @@ from ..schemas.quality import check, quarantined
 from ..schemas.report import WriteReport
 from ..schemas.requests import Asked, rows
 from ..schemas.span import Span, missing
-from ..schemas.symbol import Symbol
+from ..storage.store import Store
 from .desk import Books
 
 __all__ = ["Harvest"]
 
 _ROWS: Final = 1_000_000
 _SECONDS: Final = 60.0
+_ROW: Final = ("vendor", "symbol", "freq", "ts", "rule", "values")
+_Row = tuple[str, str, str, datetime | None, str, str]  # what makes a refused row the same row
 
 
 class Harvest:
@@ -45,6 +47,7 @@ class Harvest:
         self._asked: list[Asked] = []
         self._stretches: list[Covered] = []
         self._rows = 0
+        self._refused = _Refused(books.store)
         self._since = clock.now()
         self.written = WriteReport()
         self.findings = 0
@@ -61,7 +64,7 @@ class Harvest:
         self._quarantine += [checked.rejected, refused]
         self._findings.append(checked.findings)
         self._rows += checked.kept.num_rows
-        bad = _refused_sessions(checked.rejected)
+        bad = self._refused.sessions(page, taken, checked.rejected)
         for sp, part in taken:
             proved = _proved(part.stretches, bad)
             self._asked += _asked(page, sp, part.bars.num_rows, proved)
@@ -93,21 +96,57 @@ class Harvest:
         self._rows = 0
 
 
-def _refused_sessions(rejected: pa.Table) -> dict[Series, set[date]]:
-    """Return the sessions whose only bar a rule refused: daily and longer ones, which stay missing."""
-    found: dict[Series, set[date]] = defaultdict(set)
-    for row in rejected.select(["vendor", "symbol", "freq", "ts"]).to_pylist():
-        freq = Freq(row["freq"])
-        if not freq.intraday and row["ts"] is not None:
-            zone = ZoneInfo(Symbol.parse(row["symbol"]).place.zone)
-            found[Series(row["vendor"], row["symbol"], freq)].add(
-                freq.anchor(row["ts"].astimezone(zone).date())
-            )
-    return found
+class _Refused:
+    """Sessions that lack a refused row, as far as asking again may bring it.
+
+    A row that an earlier run refused, too, just as it is, will not get better: it is a
+    finding, and no reason to ask for its session for ever.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._runs: dict[_Row, set[str]] | None = None  # read when the first row is refused
+
+    def sessions(
+        self, page: Page, taken: Sequence[tuple[SeriesPage, Taken]], rejected: pa.Table
+    ) -> dict[Series, set[date]]:
+        """Return the sessions that stay missing, whatever the stretches of `taken` say.
+
+        `rejected`: rows that a rule refused, with the columns of `QUARANTINE`.
+        """
+        lost: dict[tuple[Series, date], list[_Row]] = defaultdict(list)
+        vendor = page.request.vendor
+        for sp, part in taken:
+            symbol, freq = sp.entry.symbol, sp.entry.freq
+            for session, rejects in part.untold.items():
+                rows = [(vendor, symbol, freq.value, r.ts, r.rule, r.values) for r in rejects]
+                lost[Series(vendor, symbol, freq), session] += rows
+        for row in _rows(rejected):
+            _, symbol, name, ts, *_ = row
+            day = session_of(symbol, Freq(name), ts) if ts else None
+            if day:
+                lost[Series(vendor, symbol, Freq(name)), day].append(row)
+        found: dict[Series, set[date]] = defaultdict(set)
+        for (series, session), rows in lost.items():
+            if not all(self._came_before(row, page.run) for row in rows):
+                found[series].add(session)
+        return found
+
+    def _came_before(self, row: _Row, run: str) -> bool:
+        if self._runs is None:
+            self._runs = defaultdict(set)
+            known = self._store.table("quarantine", [*_ROW, "run"])
+            for one, by in zip(_rows(known), known["run"].to_pylist(), strict=True):
+                self._runs[one].add(by)
+        return bool(self._runs.get(row, set[str]()) - {run})
+
+
+def _rows(table: pa.Table) -> list[_Row]:
+    return list(zip(*(table[name].to_pylist() for name in _ROW), strict=True))
 
 
 def _proved(stretches: Sequence[Covered], refused: Mapping[Series, set[date]]) -> list[Covered]:
-    """Return what is proven of the sessions, without those whose bar was refused."""
+    """Return what is proven of the sessions, without those that lack a refused row."""
     out: list[Covered] = []
     for one in stretches:
         freq = one.series.freq

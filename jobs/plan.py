@@ -12,7 +12,7 @@ from ..schemas.capability import Capability
 from ..schemas.coverage import Covered, Reason, Series, Standing
 from ..schemas.freq import Freq
 from ..schemas.quota import Quota
-from ..schemas.session import Calendar, calendar
+from ..schemas.session import Calendar, Hours, calendar
 from ..schemas.span import Span, missing, overlap
 from ..schemas.symbol import Symbol
 
@@ -94,28 +94,41 @@ def due(stretch: Covered, days: Calendar, now: datetime) -> bool:
     freq = stretch.series.freq
     if freq.intraday:
         newest = days.previous(stretch.sessions.end)
-        seen = min(stretch.fetched_at, days.hours(newest).close)
-        return min(now, days.hours(newest).close) - seen >= timedelta(minutes=freq.minutes)
-    ended = days.last_ended(now)
+        end = _next_end(days.hours(newest), freq, stretch.fetched_at)
+        return end is not None and end <= now
+    newest = freq.anchor(stretch.sessions.end - timedelta(days=1))
+    ended = min(days.last_ended(now), days.previous(freq.following(newest)))
     return days.hours(ended).close > stretch.fetched_at
 
 
-def _rides(stretch: Covered, days: Calendar, capability: Capability) -> bool:
-    """Tell whether a stretch is worth another look when its series is asked anyway."""
-    if stretch.standing in (Standing.OPEN, Standing.CLOSED):
-        return True
-    if stretch.standing is Standing.EMPTY and stretch.reason is Reason.VENDOR_NONE:
-        newest = days.last_ended(stretch.fetched_at)
-        settle = capability.settle(Symbol.parse(stretch.series.symbol).venue)
-        close = days.hours(newest).close
-        return stretch.sessions.end > newest and (stretch.fetched_at - close).total_seconds() < settle
-    return False
+def _next_end(hours: Hours, freq: Freq, after: datetime) -> datetime | None:
+    """Return when the first bar of a session ends that ends after `after`; None when there is none."""
+    step = timedelta(minutes=freq.minutes)
+    for segment in hours.segments:
+        if after < segment.end:
+            whole = max(after - segment.start, timedelta()) // step
+            return min(segment.start + (whole + 1) * step, segment.end)
+    return None
+
+
+def _riding(stretch: Covered, days: Calendar, capability: Capability) -> Span[date] | None:
+    """Return the part of a stretch that is worth another look when its series is asked anyway.
+
+    That is what had not settled when it was fetched; None: nothing.
+    """
+    unsure = stretch.standing is Standing.EMPTY and stretch.reason is Reason.VENDOR_NONE
+    if not unsure and stretch.standing not in (Standing.OPEN, Standing.CLOSED):
+        return None
+    settle_s = capability.settle(Symbol.parse(stretch.series.symbol).venue)
+    settled = days.last_ended(stretch.fetched_at - timedelta(seconds=settle_s))
+    first = stretch.series.freq.anchor(days.next(settled))
+    return overlap(stretch.sessions, Span(first, date.max))
 
 
 def make_plan(
     *, job: str, vendor: str, symbols: Sequence[Symbol], freqs: Sequence[Freq], start: date, end: date | None,
     covered: Mapping[Series, Sequence[Covered]], capability: Capability, now: datetime,
-    unspelled: Sequence[str] = (), parked: Iterable[Series] = (), already: int = 0,
+    unspelled: Sequence[str] = (), parked: Iterable[Series] = (),
 ) -> Plan:  # fmt: skip
     """Return the plan of one job at one vendor.
 
@@ -129,8 +142,6 @@ def make_plan(
         What the ledger says of each series; a series that is not in it is wholly missing.
     parked : iterable of Series
         Given up until later: left out.
-    already : int
-        Requests that other work has taken from the quota's running windows.
     """
     wants: list[Want] = []
     skip = set(parked)
@@ -144,14 +155,14 @@ def make_plan(
     lanes = Counter[Series]()  # the chains of one series follow each other
     for want in wants:
         lanes[want.series] += want.entries
-    wants.sort(key=lambda w: (-lanes[w.series], w.series, w.sessions))
+    wants.sort(key=lambda w: (-lanes[w.series], w.series))  # within a series the newest stays first
     lengths = list(lanes.values())
     packed = rounds(lengths, capability.products)
     fewest = max(-(-sum(lengths) // capability.products), max(lengths, default=0))
     return Plan(
         job=job, vendor=vendor, wants=tuple(wants), requests=len(packed), fewest=fewest,
         bars=sum(w.bars for w in wants), quotas=capability.quotas, now=now,
-        finish=_finish(now, len(packed) + already, capability.quotas), unspelled=tuple(unspelled),
+        finish=_finish(now, len(packed), capability.quotas), unspelled=tuple(unspelled),
         ready=_ready(lengths, packed),
     )  # fmt: skip
 
@@ -169,7 +180,8 @@ def _wants(
     holes = missing(settled, span)
     if not holes:
         return []
-    riders = [part for c in held if _rides(c, days, capability) and (part := overlap(c.sessions, span))]
+    looked = (part for c in held if (part := _riding(c, days, capability)))
+    riders = [inside for part in looked if (inside := overlap(part, span))]
     holes = missing(missing_of(settled, riders), span)
     out: list[Want] = []
     for hole in reversed(holes):

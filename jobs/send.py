@@ -1,11 +1,13 @@
-"""Sending: a slot of the quota, one request, the page made durable; retries, halves, breaker."""
+"""Sending: a slot of the quota, one request, the page made durable and read; retries, halves, breaker."""
 
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from ..errors import (
+    BadPage,
     Interrupted,
     KlakeError,
     RateLimited,
@@ -16,14 +18,17 @@ from ..errors import (
 )
 from ..ingest.vendor import Vendor
 from ..schemas.clock import Clock
-from ..schemas.page import Entry, Page, PageRequest
+from ..schemas.page import Entry, Page, PageRequest, SeriesPage
 from ..schemas.quota import Quotas
 
-__all__ = ["Refused", "Sender", "Stop"]
+__all__ = ["Answer", "Refused", "Sender", "Stop"]
 
 _TRIES: Final = 5
+_PART_TRIES: Final = 3  # of a part of a request that failed whole: its cause is half known
 _BREAKER: Final = 3  # requests given up in a row: the vendor is down, save the quota
 _BACKOFF_S: Final = 2.0
+
+T = TypeVar("T")
 
 
 class Keeper(Protocol):
@@ -60,11 +65,27 @@ class Stop:
 
 
 class Refused(KlakeError):
-    """One entry that the vendor refuses, however it is asked; the others go on."""
+    """One entry that the vendor does not give, however it is asked; the others go on."""
 
     def __init__(self, entry: Entry, cause: VendorError) -> None:
         self.entry, self.cause = entry, cause
         super().__init__(cause.en, cause.zh)
+
+
+@dataclass(slots=True)
+class Answer:
+    """What came of one request, all of it durable.
+
+    `pages`: each with what it says. `unread`: pages that nobody can read, with the reason.
+    `refused`: entries given up. `trouble`: why the rest was not asked; None: all was.
+    """
+
+    pages: list[tuple[Page, list[SeriesPage]]] = field(
+        default_factory=list[tuple[Page, list[SeriesPage]]]
+    )
+    unread: list[tuple[Page, str]] = field(default_factory=list[tuple[Page, str]])
+    refused: list[Refused] = field(default_factory=list[Refused])
+    trouble: KlakeError | None = None
 
 
 class Sender:
@@ -80,37 +101,62 @@ class Sender:
         self.sent = 0
         self.received = 0
 
-    def pages(self, request: PageRequest) -> tuple[list[Page], list[Refused]]:
-        """Return the pages that answer `request`, durable, and the entries that are refused.
+    def answer(self, request: PageRequest) -> Answer:
+        """Return what `request` brought.
 
-        A request that is refused as a whole is asked again in halves, so that one bad
-        symbol costs one line and not the batch.
-
-        Raises
-        ------
-        VendorError
-            The vendor is down, forbids everything, or the key is not accepted.
-        Interrupted
-            The clock was told to stop.
+        A request that is refused, or answered by something that nobody can use, is asked
+        again in halves, so that one bad symbol costs one line and not the batch. Where the
+        vendor is down, forbids everything or does not accept the key, or the clock was told
+        to stop, `trouble` says so, and what had come until then is there.
         """
+        answer = Answer()
         try:
-            page = self._one(request)
-        except (SymbolRefused, VendorRefused) as error:
-            if len(request.entries) == 1:
-                self._breaker(error)
-                return [], [Refused(request.entries[0], error)]
-            middle = len(request.entries) // 2
-            pages: list[Page] = []
-            refused: list[Refused] = []
-            for part in (request.entries[:middle], request.entries[middle:]):
-                more, bad = self.pages(self._vendor.request(part))
-                pages += more
-                refused += bad
-            return pages, refused
-        self._given_up = 0
-        return [page], []
+            self._ask(request, answer, _TRIES)
+        except (VendorError, Interrupted) as error:
+            answer.trouble = error
+        return answer
 
-    def counted(self, call: Callable[[], Page]) -> Page:
+    def page(self, call: Callable[[], Page]) -> Page:
+        """Return the page that `call` fetches, under the quota and retried like any request.
+
+        Raises VendorError when the last try failed, or at once where another is of no use.
+        """
+        return self._retried(lambda: self._counted(call), _TRIES)
+
+    def _ask(self, request: PageRequest, answer: Answer, tries: int) -> None:
+        try:
+            answer.pages.append(self._retried(lambda: self._read(request, answer), tries))
+        except (SymbolRefused, VendorRefused, BadPage, VendorDown) as error:
+            if isinstance(error, VendorDown) and not error.replied:
+                raise
+            if isinstance(error, SymbolRefused):
+                self._went_well()  # a plain answer: the vendor works
+            self._divide(request, answer, error)
+        else:
+            self._went_well()
+
+    def _divide(self, request: PageRequest, answer: Answer, error: VendorError) -> None:
+        """Ask both halves of a request that failed; an entry that fails alone is given up."""
+        entries = request.entries
+        if len(entries) == 1:
+            answer.refused.append(Refused(entries[0], error))
+            if not isinstance(error, SymbolRefused):
+                self._gave_up(error)
+            return
+        middle = len(entries) // 2
+        for part in (entries[:middle], entries[middle:]):
+            self._ask(self._vendor.request(part), answer, _PART_TRIES)
+
+    def _read(self, request: PageRequest, answer: Answer) -> tuple[Page, list[SeriesPage]]:
+        page = self._counted(lambda: self._vendor.send(request))
+        self._keeper.append([page])
+        try:
+            return page, self._vendor.parse(page)
+        except BadPage as error:
+            answer.unread.append((page, str(error)))
+            raise
+
+    def _counted(self, call: Callable[[], Page]) -> Page:
         """Return the page that `call` fetches, under the quota; no retry."""
         slot = self._quotas.reserve(self._vendor.account, self._vendor.capability.quotas)
         with self._lock:
@@ -123,21 +169,18 @@ class Sender:
             self.received += len(page.body)
         return page
 
-    def _one(self, request: PageRequest) -> Page:
-        for attempt in range(1, _TRIES + 1):
+    def _retried(self, call: Callable[[], T], tries: int) -> T:
+        attempt = 1
+        while True:
             try:
-                page = self.counted(lambda: self._vendor.send(request))
+                return call()
             except VendorError as error:
-                if not error.retryable:
-                    raise
-                if attempt == _TRIES:
-                    self._breaker(error)
+                # Being told to go slower says nothing against the request: it keeps all its tries.
+                most = _TRIES if isinstance(error, RateLimited) else tries
+                if not error.retryable or attempt >= most:
                     raise
                 self._pause(error, attempt)
-            else:
-                self._keeper.append([page])
-                return page
-        raise AssertionError("unreachable")
+            attempt += 1
 
     def _pause(self, error: VendorError, attempt: int) -> None:
         seconds = _BACKOFF_S * 2 ** (attempt - 1)
@@ -146,8 +189,12 @@ class Sender:
         else:
             self._clock.wait(seconds)
 
-    def _breaker(self, error: VendorError) -> None:
-        """Stop the run when nothing gets through any more."""
+    def _went_well(self) -> None:
+        with self._lock:
+            self._given_up = 0
+
+    def _gave_up(self, error: VendorError) -> None:
+        """Trip the breaker when nothing gets through any more."""
         with self._lock:
             self._given_up += 1
             broken = self._given_up >= _BREAKER

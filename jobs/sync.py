@@ -6,18 +6,19 @@ killed at any moment costs no request twice: the next run replays what was recei
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, datetime, timedelta
 from typing import Final
 
-from ..errors import BadCredentials, BadRequest, Interrupted, UnitMismatch, VendorError
-from ..ingest.canary import canaries
+from ..errors import BadCredentials, BadRequest, Interrupted, KlakeError, UnitMismatch, VendorError
+from ..ingest.canary import Unverified, canaries
 from ..ingest.fetch import Chain, Taken
 from ..ingest.vendor import Answer, Vendor
 from ..schemas.coverage import Series
-from ..schemas.events import Fetched, Gave, Planned, Replayed, RunEnded, RunStarted, Waiting
-from ..schemas.page import Page, SeriesPage
+from ..schemas.events import Fetched, Finding, Gave, Planned, Replayed, RunEnded, RunStarted, Waiting
+from ..schemas.page import Entry, Page, SeriesPage
 from ..schemas.report import Parked, RunReport
 from ..schemas.session import calendar, sessions_table
 from ..schemas.settings import Job
@@ -30,12 +31,14 @@ from .facts import keep, observed
 from .harvest import Harvest
 from .peak import peak_mb
 from .plan import Plan, make_plan, wanted
-from .replay import replay
+from .replay import replay, settle
 from .send import Sender, Stop
+from .turn import turn
 
 __all__ = ["plan", "sync"]
 
-_PARK: Final = timedelta(hours=6)
+_PARK: Final = timedelta(hours=6)  # after the first refusal; twice as long after each further one
+_PARK_LONGEST: Final = timedelta(days=7)
 _WORKERS: Final = 8
 _IGNORED: Final = Answer(
     "U2", "the end is ignored: this key gives the newest bars only", "a page came back with the newest bars",
@@ -50,7 +53,7 @@ def plan(desk: Desk, name: str, job: Job) -> Plan:
     """
     books, vendor = desk.books(create=True), desk.vendor(job.vendor)
     try:
-        observed(vendor, books.ledger)
+        observed(vendor, books.ledger, desk.clock.now())
         return _planned(desk, name, job, vendor, _known(books, vendor, desk.symbols(job), job))
     finally:
         vendor.close()
@@ -58,11 +61,15 @@ def plan(desk: Desk, name: str, job: Job) -> Plan:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """The universe as the vendor spells it, and what the books say of it."""
+    """The universe as the vendor spells it, and what the books say of it.
+
+    `series` are those that can be asked for; `refused` those that cannot, each with the reason.
+    """
 
     symbols: Sequence[Symbol]
     unspelled: tuple[str, ...]
     series: Sequence[Series]
+    refused: Mapping[Series, str]
     books: Books
 
 
@@ -74,12 +81,19 @@ def sync(desk: Desk, name: str, job: Job) -> RunReport:
     BadCredentials, LakeOrigin, ConfigError, LakeError
         Nothing can be done at all. What vendors refuse or fail to deliver otherwise is in
         the report: `parked`, `missing`, `error`.
+    CommitConflict
+        A job of the configuration is being run by another process. Jobs that stand in no
+        file may run beside each other.
     Interrupted
         Ctrl-C; what was received is stored or will be replayed.
     """
-    run = run_id(desk.clock)
-    began, cpu, at = desk.clock.now(), time.process_time(), time.monotonic()
     books = desk.books(create=True)
+    with turn(books, job.vendor, name) if desk.settings.jobs.get(name) == job else nullcontext():
+        return _reported(desk, name, job, books)
+
+
+def _reported(desk: Desk, name: str, job: Job, books: Books) -> RunReport:
+    run, began, cpu = run_id(desk.clock), desk.clock.now(), time.process_time()
     vendor = desk.vendor(job.vendor, run)
     report = RunReport(run=run, job=name, vendor=job.vendor, sandbox=desk.sandbox)
     desk.events.emit(RunStarted(run, name, job.vendor, desk.sandbox))
@@ -91,7 +105,6 @@ def sync(desk: Desk, name: str, job: Job) -> RunReport:
         report.seconds = (desk.clock.now() - began).total_seconds()
         report.cpu_s, report.peak_mb = time.process_time() - cpu, peak_mb()
         books.runs.finish(report, desk.clock.now())
-        del at
         desk.events.emit(RunEnded(report))
     return report
 
@@ -111,13 +124,11 @@ class _Run:
 
     def go(self) -> None:
         """Replay, plan, fetch, store; the report is filled whatever happens."""
+        whole = False
         try:
-            observed(self._vendor, self._books.ledger)
+            observed(self._vendor, self._books.ledger, self._desk.clock.now())
+            whole = self._replay()
             known = _known(self._books, self._vendor, self._desk.symbols(self._job), self._job)
-            starts = {series: self._job.start for series in known.series}
-            self._report.replayed = replay(self._books, self._vendor, self._harvest, starts)
-            if self._report.replayed:
-                self._events.emit(Replayed(self._report.replayed))
             made = _planned(self._desk, self._name, self._job, self._vendor, known)
             self._report.requests_planned, self._report.requests_fewest = made.requests, made.fewest
             series = len({w.series for w in made.wants})
@@ -134,6 +145,30 @@ class _Run:
             self._report.error = str(error)
         finally:
             self._close()
+        if whole and not self._report.error:
+            settle(self._books, self._vendor.name, self._report.run, self._desk.clock.now())
+
+    def _replay(self) -> bool:
+        """Store what earlier runs received and did not store; return whether all of it was seen."""
+        done = replay(self._books, self._vendor, self._report.run, self._harvest, self._starts)
+        self._report.replayed = done.pages
+        if done.pages:
+            self._events.emit(Replayed(done.pages))
+        return done.whole
+
+    def _starts(self) -> dict[Series, date]:
+        """Return the first day that any job wants of each series; a later one must not cut a page for all."""
+        starts: dict[Series, date] = {}
+        for job in (self._job, *self._desk.settings.jobs.values()):
+            if job.vendor != self._job.vendor:
+                continue
+            try:
+                symbols = self._desk.symbols(job)
+            except KlakeError:
+                return {}  # nobody knows what that job wants: everything is taken whole
+            for series in (Series(job.vendor, str(s), freq) for s in symbols for freq in job.freq):
+                starts[series] = min(job.start, starts.get(series, job.start))
+        return starts
 
     def _fetch(self, made: Plan) -> None:
         if not made.wants:
@@ -144,7 +179,8 @@ class _Run:
                   calendar(Symbol.parse(w.series.symbol).place.calendar), made.now)
             for w in made.wants
         ]  # fmt: skip
-        fetching = Fetching(self._vendor, self._sender, chains, _workers(self._vendor))
+        parked = self._books.ledger.parked().keys()
+        fetching = Fetching(self._vendor, self._sender, chains, _workers(self._vendor), alone=parked)
 
         def took(page: Page, parts: list[tuple[SeriesPage, Taken]]) -> None:
             self._harvest.add(page, parts)
@@ -160,22 +196,26 @@ class _Run:
                 keep(self._books.ledger, self._vendor.name, _IGNORED, self._desk.clock.now())
 
     def _canaries(self, made: Plan) -> None:
-        """Check units once per venue and class, under the quota, apart from the plan's requests."""
-        symbols = [Symbol.parse(w.series.symbol) for w in made.wants]
-        before = self._sender.sent
+        """Check units once per group of symbols, under the quota, apart from the plan's requests."""
+        symbols = list(dict.fromkeys(Symbol.parse(w.series.symbol) for w in made.wants))
+        before, name = self._sender.sent, self._vendor.name
         try:
-            for fact in canaries(self._vendor, symbols, self._books.ledger, self._sender.counted):
-                self._books.ledger.set_fact(self._vendor.name, fact.name, fact.value, self._desk.clock.now())
+            for fact in canaries(self._vendor, symbols, self._books.ledger, self._sender.page):
+                if isinstance(fact, Unverified):
+                    self._events.emit(Finding("volume unit", "", f"{fact.name} is not verified: {fact.why}"))
+                else:
+                    self._books.ledger.set_fact(name, fact.name, fact.value, self._desk.clock.now())
         finally:
             self._report.canaries = self._sender.sent - before
 
     def _park(self, fetching: Fetching) -> None:
         """Set aside the series that the vendor did not give, each with its reason and its own retry clock."""
-        retry = self._desk.clock.now() + _PARK
-        for series in (fetching.series & self._books.ledger.parked().keys()) - fetching.gave_up.keys():
+        now, parked = self._desk.clock.now(), self._books.ledger.parked()
+        for series in (fetching.finished & parked.keys()) - fetching.gave_up.keys():
             self._books.ledger.unpark(series)
         for series, why in fetching.gave_up.items():
-            self._books.ledger.park(series, why, retry)
+            before = parked[series].tries if series in parked else 0
+            self._books.ledger.park(series, why, _retry_at(now, before))
             self._events.emit(Gave(series.symbol, series.freq.value, why))
 
     def _close(self) -> None:
@@ -223,7 +263,9 @@ class _Run:
             Parked(s.symbol, s.freq.value, parked[s].error, parked[s].retry_at)
             for s in known.series
             if s in parked
-        ] + [Parked(text, "", "the vendor cannot spell it", None) for text in known.unspelled]
+        ]
+        report.parked += [Parked(s.symbol, s.freq.value, why, None) for s, why in known.refused.items()]
+        report.parked += [Parked(text, "", "the vendor cannot spell it", None) for text in known.unspelled]
 
     def _waiting(self, seconds: float, why: str) -> None:
         self._report.waited_s += seconds
@@ -238,17 +280,33 @@ def _known(books: Books, vendor: Vendor, symbols: Sequence[Symbol], job: Job) ->
             offered = tuple(f.value for f in vendor.capability.freqs)
             raise BadRequest("freq", freq.value, offered, hint=f"{vendor.name} offers no other ones",
                              hint_zh=f"{vendor.name} 不提供其他周期")  # fmt: skip
-    series = [Series(vendor.name, str(s), f) for s in spelled for f in job.freq]
-    return _Known(spelled, unspelled, series, books)
+    every = [Series(vendor.name, str(s), f) for s in spelled for f in job.freq]
+    refused = {series: why for series in every if (why := _why_not(vendor, series))}
+    return _Known(spelled, unspelled, [s for s in every if s not in refused], refused, books)
+
+
+def _why_not(vendor: Vendor, series: Series) -> str:
+    """Return why a series cannot be asked for at all; empty when it can."""
+    try:
+        vendor.request((Entry(series.symbol, series.freq, None, 1),))
+    except BadRequest as error:
+        return error.hint or str(error)
+    return ""
+
+
+def _retry_at(now: datetime, refusals: int) -> datetime:
+    """Return when a series is asked again that was refused `refusals` times before this one."""
+    return now + min(_PARK * 2 ** min(refusals, 10), _PARK_LONGEST)
 
 
 def _planned(desk: Desk, name: str, job: Job, vendor: Vendor, known: _Known) -> Plan:
     now = desk.clock.now()
     parked = [s for s, p in known.books.ledger.parked().items() if p.retry_at is None or p.retry_at > now]
+    cannot = [f"{series.symbol} {series.freq}" for series in known.refused]
     return make_plan(
         job=name, vendor=vendor.name, symbols=known.symbols, freqs=job.freq, start=job.start, end=job.end,
         covered=known.books.ledger.covered(known.series), capability=vendor.capability, now=now,
-        unspelled=known.unspelled, parked=parked,
+        unspelled=(*known.unspelled, *cannot), parked=[*parked, *known.refused],
     )  # fmt: skip
 
 

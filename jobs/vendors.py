@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any, Final, cast
 
 from ..errors import CredentialsMissing, LakeError
+from ..ingest.canary import fact_names
 from ..ingest.vendor import Answer, Vendor
 from ..schemas.capability import Capability
 from ..schemas.page import Page, PageRequest
-from ..schemas.symbol import Class
+from ..schemas.quota import Quotas
 from ..storage.coverage import Ledger
 from ..storage.quotas import quotas_path
 from .config import vendor_table
 from .desk import Desk
+from .facts import keep
 from .status import declared
 
 __all__ = ["FieldFact", "Known", "ProbeReport", "known", "probe"]
@@ -88,47 +90,42 @@ def probe(desk: Desk, name: str) -> ProbeReport:
         The first request fails, or the vendor cannot be opened.
     """
     vendor = desk.vendor(name)
-    quotas, ledger = desk.quotas(), desk.books(create=True).ledger
-    recorded = _Recorded(vendor)
+    ledger = desk.books(create=True).ledger
+    recorded = _Recorded(vendor, desk.quotas())
     answers: list[Answer] = []
-    requests = 0
-    # A vendor file's probe asks through the vendor that it is given: here, the one that writes along.
-    steps = type(vendor).probe(cast("Vendor", recorded))
     try:
-        while True:
-            slot = quotas.reserve(vendor.account, vendor.capability.quotas)
-            try:
-                told = next(steps, None)
-            finally:
-                quotas.settle(slot)
-            if told is None:
-                break
-            requests += 1
+        # A vendor file's probe asks through the vendor that it is given: here, the one that writes along.
+        for told in type(vendor).probe(cast("Vendor", recorded)):
             answers += told
             for answer in told:
-                kept = json.dumps(asdict(answer), ensure_ascii=False)
-                ledger.set_fact(name, f"probe {answer.question}", kept, desk.clock.now())
+                keep(ledger, name, answer, desk.clock.now())
     finally:
         vendor.close()
         kept_at = recorded.keep(
             quotas_path().parent / "probes" / f"{name}-{desk.clock.now():%Y%m%dT%H%M%SZ}.jsonl"
         )
-    return ProbeReport(name, desk.sandbox, requests, tuple(answers), str(kept_at))
+    return ProbeReport(name, desk.sandbox, recorded.sent, tuple(answers), str(kept_at))
 
 
 class _Recorded:
-    """A vendor that remembers what it sent and received; a page holds no secret."""
+    """A vendor that takes a slot of the quota for each request, and remembers every reply."""
 
-    def __init__(self, vendor: Vendor) -> None:
-        self._vendor = vendor
+    def __init__(self, vendor: Vendor, quotas: Quotas) -> None:
+        self._vendor, self._quotas = vendor, quotas
         self._pages: list[Page] = []
+        self.sent = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._vendor, name)
 
     def send(self, request: PageRequest) -> Page:
-        """Return the vendor's reply, and keep it."""
-        page = self._vendor.send(request)
+        """Return the vendor's reply, and keep it; a page holds no secret."""
+        slot = self._quotas.reserve(self._vendor.account, self._vendor.capability.quotas)
+        self.sent += 1
+        try:
+            page = self._vendor.send(request)
+        finally:
+            self._quotas.settle(slot)
         self._pages.append(page)
         return page
 
@@ -190,8 +187,7 @@ def _declared(capability: Capability) -> list[FieldFact]:
 def _found(vendor: Vendor, ledger: Ledger) -> list[FieldFact]:
     """Return what canaries and probes have found out."""
     out: list[FieldFact] = []
-    groups = [f"volume {venue}.{klass.value}" for venue in vendor.capability.venues for klass in Class]
-    for name in (*groups, *(f"probe U{number}" for number in range(1, 20))):
+    for name in (*fact_names(vendor.capability.venues), *(f"probe U{number}" for number in range(1, 20))):
         fact = ledger.fact(vendor.name, name)
         if fact is not None:
             told, basis = (fact.value, "observed") if name.startswith("volume") else _answer(fact.value)

@@ -5,8 +5,8 @@ from datetime import date
 import pyarrow as pa
 
 from ..errors import BadRequest
+from ..schemas.action import NEEDS, Kind, action_id
 from ..schemas.action import SCHEMA as ACTIONS
-from ..schemas.action import Kind, action_id
 from ..schemas.derive import Declared, derived
 from ..schemas.frame import as_arrow
 from ..schemas.freq import Freq
@@ -55,6 +55,12 @@ def write_actions(store: Store, table: object, *, vendor: str) -> WriteReport:
         if kind not in set(Kind):
             raise BadRequest("kind", kind, tuple(k.value for k in Kind))
         numbers = {name: row.get(name) for name in ("shares", "cash", "price", "ratio", "error")}
+        lacking = [name for name in NEEDS[Kind(kind)] if numbers[name] is None]
+        if lacking:
+            raise BadRequest(
+                "table", f"{symbol} {ex_date} {kind}", hint=f"a {kind} needs {', '.join(lacking)}",
+                hint_zh=f"{kind} 缺少 {', '.join(lacking)}",
+            )  # fmt: skip
         rows.append({
             "id": action_id(vendor, symbol, ex_date.isoformat(), kind), "vendor": vendor, "symbol": symbol,
             "ex_date": ex_date, "kind": kind, "known_at": now,

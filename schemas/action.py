@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from .bar import TIME
 
-__all__ = ["SCHEMA", "Kind", "action_id"]
+__all__ = ["NEEDS", "SCHEMA", "Kind", "action_id"]
 
 
 class Kind(StrEnum):
@@ -21,6 +21,16 @@ class Kind(StrEnum):
     REFORM = "reform"  # shares given without an ex-price (share reform): adjusts nothing
     RATIO = "ratio"  # `ratio`: adjusted ÷ raw of a vendor, with an `error` bound; qfq and hfq only
 
+
+NEEDS: Final[dict[Kind, tuple[str, ...]]] = {
+    Kind.SPLIT: ("shares",),
+    Kind.DIVIDEND: ("cash",),
+    Kind.BONUS: ("shares",),
+    Kind.ALLOTMENT: ("shares", "price"),
+    Kind.REFORM: (),
+    Kind.RATIO: ("ratio",),
+}
+"""The columns that an event of each kind must have."""
 
 SCHEMA: Final = pa.schema(
     [

@@ -1,14 +1,13 @@
 """What is asked of a vendor, what came back, and what it proves."""
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from typing import Literal
 
 import pyarrow as pa
 
 from .capability import Adjust
 from .freq import Freq
-from .span import Span
 
 __all__ = ["Entry", "Outcome", "Page", "PageRequest", "Reject", "SeriesPage"]
 
@@ -86,17 +85,3 @@ class SeriesPage:
     bars: pa.Table
     rejects: tuple[Reject, ...] = ()
     reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Proof:
-    """What a page proves of a series once folded: bars are complete over `sessions`."""
-
-    symbol: str
-    freq: Freq
-    sessions: Span[date]
-    outcome: Outcome
-    reason: str
-    rows: int
-    page_id: str
-    fetched_at: datetime

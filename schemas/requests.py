@@ -15,12 +15,12 @@ import pyarrow as pa
 from .bar import TIME
 from .capability import Adjust
 from .compute import pc
-from .coverage import Covered, Reason, Series, Standing
+from .coverage import Standing
 from .freq import Freq
 from .page import Outcome
 from .span import Span
 
-__all__ = ["KEY", "SCHEMA", "Asked", "covered", "proving", "rows"]
+__all__ = ["KEY", "SCHEMA", "Asked", "proving", "rows"]
 
 SCHEMA: Final = pa.schema(
     [
@@ -49,8 +49,6 @@ SCHEMA: Final = pa.schema(
 
 KEY: Final = ("page_id", "symbol", "freq", "stretch")
 """A row's deterministic id: replaying a page makes the same rows again."""
-
-_REPLAY: Final = ("fetched_at", *KEY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,29 +93,3 @@ def proving(table: pa.Table) -> pa.Table:
     """
     proves = pc.and_(pc.is_valid(table["standing"]), pc.equal(table["adjust"], "none"))
     return table.filter(pc.and_(proves, pc.less(table["proved_start"], table["proved_end"])))
-
-
-def covered(table: pa.Table) -> list[Covered]:
-    """Return the stretches that the rows of a `requests` table prove, in the order of receipt.
-
-    Parameters
-    ----------
-    table : Arrow table, n rows with the columns of `SCHEMA`
-        Any order; only those of `proving` count.
-
-    Returns
-    -------
-    list of Covered, length 0 to n
-        Ascending by (fetched_at, page_id, symbol, freq, stretch): the order in which
-        recording them gives the coverage of today.
-    """
-    kept = proving(table).sort_by([(name, "ascending") for name in _REPLAY])
-    names = ("vendor", "symbol", "freq", "proved_start", "proved_end", "standing", "reason", "page_id")
-    columns = [kept[name].to_pylist() for name in (*names, "fetched_at")]
-    return [
-        Covered(
-            Series(vendor, symbol, Freq(freq)), Span(start, end), Standing(standing), Reason(reason),
-            first_request=page, last_request=page, fetched_at=at,
-        )
-        for vendor, symbol, freq, start, end, standing, reason, page, at in zip(*columns, strict=True)
-    ]  # fmt: skip

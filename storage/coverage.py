@@ -41,7 +41,9 @@ _CHUNK: Final = 500
 _BATCH: Final = 20_000
 _START: Final = itemgetter(0)
 _END: Final = itemgetter(1)
-_SETTLED: Final = (Standing.FINAL, Standing.EMPTY)
+_DAY_US: Final = 86_400_000_000
+_SETTLED: Final = 7  # days after which nothing more comes of a session, whatever the vendor
+_NO_BAR: Final = (Standing.OPEN, Reason.VENDOR_NONE)  # the session ran and had not traded
 _KEYED: Final = [COVERAGE.c[n] == bindparam(f"b_{n}") for n in ("vendor", "symbol", "freq", "start_day")]
 
 
@@ -93,8 +95,9 @@ class Ledger:
     def record(self, stretches: Iterable[Covered]) -> None:
         """Lay each proof over what is known, in the order of receipt, in one transaction.
 
-        A proof replaces what it overlaps, unless that was proved later. Neighbours that stand
-        alike merge; open and closed ones only if fetched together, because they fall due by it.
+        A proof replaces what it overlaps, unless that was proved later; bars that are held are
+        never replaced by the word that there are none. Neighbours that stand alike merge; those
+        that are asked again by when they were fetched only if that was together.
         """
         by_series = _by_series(stretches)
         if by_series:
@@ -198,14 +201,32 @@ def laid(held: list[Stretch], new: Stretch) -> None:
 
 
 def _left_of(old: Stretch, new: Stretch) -> list[Stretch]:
-    """Return what stays of `old` under `new`: all of it if it was proved later, else what sticks out."""
-    if new.fetched < old.newest:
-        return [old]
+    """Return what stays of `old` under `new`: all of it if it outranks that, else what sticks out."""
+    inside = old._replace(start=max(old.start, new.start), end=min(old.end, new.end))
+    if (_has_bars(old), old.newest) > (_has_bars(new), new.fetched):
+        if not _beyond(old, new):
+            return [old]
+        inside = inside._replace(last=new.last, fetched=new.fetched, newest=new.newest)
+    else:
+        inside = inside._replace(end=inside.start)
     pieces = (
         old._replace(end=min(old.end, new.start)),
+        inside,
         old._replace(start=max(old.start, new.end)),
     )
     return [piece for piece in pieces if piece.start < piece.end]
+
+
+def _has_bars(one: Stretch) -> bool:
+    return one.standing != Standing.EMPTY and (one.standing, one.reason) != _NO_BAR
+
+
+def _beyond(old: Stretch, new: Stretch) -> bool:
+    """Return whether `new` says that the unfinished bars of `old` can no longer be completed.
+
+    They stay what they are, but from then on as if asked at that time, so that nobody asks for ever.
+    """
+    return new.reason == Reason.HORIZON and old.standing != Standing.FINAL and old.newest <= new.fetched
 
 
 def _joined(ascending: list[Stretch]) -> list[Stretch]:
@@ -225,9 +246,15 @@ def _joined(ascending: list[Stretch]) -> list[Stretch]:
 
 
 def _alike(left: Stretch, right: Stretch) -> bool:
-    together = left.fetched == right.fetched or left.standing in _SETTLED
     same = (left.end, left.standing, left.reason) == (right.start, right.standing, right.reason)
-    return same and together
+    return same and (left.fetched == right.fetched or (_settled(left) and _settled(right)))
+
+
+def _settled(one: Stretch) -> bool:
+    """Return whether it does not matter when the stretch was fetched."""
+    if one.reason == Reason.VENDOR_NONE:
+        return one.standing == Standing.EMPTY and one.fetched // _DAY_US + _UNIX_DAY - one.end > _SETTLED
+    return one.standing in (Standing.FINAL, Standing.EMPTY)
 
 
 def _by_series(stretches: Iterable[Covered]) -> dict[Series, list[Stretch]]:

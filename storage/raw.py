@@ -2,12 +2,13 @@
 
 Each process appends to segments of its own in the spool, one per vendor. A segment of 8 MB,
 or the last one of a run, is sealed: it moves to `raw/<vendor>/<day of its last page>/`.
-A segment whose process died is adopted by the next one that writes.
+A segment's lock is held until the run ends, so that others know whose pages are still being
+stored. A segment whose process died is adopted by the next one that writes.
 """
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,6 +32,7 @@ __all__ = ["SEAL_BYTES", "RawZone"]
 
 SEAL_BYTES: Final = 8 * 1024 * 1024
 _OPEN, _SEALED, _LOCK = ".spool", ".kraw", ".lock"
+_LOOK_S: Final = 10.0
 _REMEMBERED: Final = 4  # newest segments of a vendor in which a repeated body is looked up
 
 
@@ -67,7 +69,8 @@ class _Segment:
     def __init__(self, spool: Path, vendor: str) -> None:
         self.vendor, self.stem, self.size = vendor, f"{vendor}.{uuid4().hex}", 0
         self.path = spool / f"{self.stem}{_OPEN}"
-        self.lock = FileLock(str(self.path.with_suffix(_LOCK)), timeout=0, thread_local=False)
+        # A reader that looks whether the owner lives may hold it for an instant.
+        self.lock = FileLock(str(self.path.with_suffix(_LOCK)), timeout=_LOOK_S, thread_local=False)
         self.lock.acquire()
         self._file = self.path.open("xb")
         sync_directory(spool)
@@ -86,8 +89,13 @@ class _Segment:
         self.size += sum(map(len, frames_))
 
     def close(self) -> None:
-        """Close the file; the lock stays until the segment has moved."""
+        """Close the file; the lock stays until the run has ended."""
         self._file.close()
+
+    def unlock(self) -> None:
+        """Say that the run has ended: what it did not store others may."""
+        self.lock.release()
+        self.path.with_suffix(_LOCK).unlink(missing_ok=True)
 
 
 class RawZone:
@@ -97,6 +105,7 @@ class RawZone:
         self._root, self._clock = Path(root), clock
         self._spool = self._root / SPOOL
         self._mine: dict[str, _Segment] = {}
+        self._sealed: list[_Segment] = []  # in this run: their locks are still held
         self._last: dict[str, dict[bytes, _Body]] = {}
         self._problems: dict[tuple[str, int], LakeDamaged] = {}
         self._guard = RLock()
@@ -126,6 +135,8 @@ class RawZone:
         with self._guard, writing(str(self._root)):
             for vendor in list(self._mine):
                 self._seal(vendor)
+            while self._sealed:
+                self._sealed.pop().unlock()
             self._adopt()
 
     def pages(self, since: datetime | None = None) -> Iterator[Page]:
@@ -139,11 +150,25 @@ class RawZone:
             if body is not None:
                 yield _page(record, body)
 
-    def unsettled(self, known_ids: set[str], since: datetime | None = None) -> Iterator[Page]:
-        """Yield the pages whose id is not in `known_ids`: received by a run that did not come to storing them."""
-        for record in self._records(since):
+    def unsettled(
+        self, known_ids: set[str], since: datetime | None = None, living: Collection[str] = ()
+    ) -> Iterator[Page]:
+        """Yield the pages whose id is not in `known_ids`: received by a run that did not come to storing them.
+
+        Those in segments of `living`, and of other processes that live now, are left out: their
+        run is storing them.
+        """
+        busy = {*living, *self.living()}
+        for record in self._records(since, busy):
             if record.id not in known_ids and (body := self._body(record)) is not None:
                 yield _page(record, body)
+
+    def living(self) -> frozenset[str]:
+        """Return the segments into which runs of other processes have put pages and have not ended."""
+        with self._guard:
+            own = {segment.stem for segment in (*self._mine.values(), *self._sealed)}
+        locks = [path for path in self._spool.glob(f"*{_LOCK}") if path.stem not in own]
+        return frozenset(path.stem for path in locks if _held(path))
 
     def problems(self) -> tuple[LakeDamaged, ...]:
         """Return what could not be read so far, one error per place."""
@@ -171,8 +196,7 @@ class RawZone:
         segment = self._mine.pop(vendor)
         segment.close()
         self._move(segment.path, vendor)
-        segment.lock.release()
-        segment.path.with_suffix(_LOCK).unlink(missing_ok=True)
+        self._sealed.append(segment)
 
     def _adopt(self) -> None:
         """Seal the segments of dead processes, cut at their torn tails."""
@@ -192,6 +216,16 @@ class RawZone:
             finally:
                 lock.release()
                 path.with_suffix(_LOCK).unlink(missing_ok=True)
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Remove the locks that dead processes left of segments they had sealed."""
+        own = {segment.stem for segment in self._sealed}
+        for path in self._spool.glob(f"*{_LOCK}"):
+            vendor = path.name.split(".")[0]
+            sealed = (self._root / RAW).glob(f"{vendor}/*/{path.stem}{_SEALED}")
+            if path.stem not in own and any(sealed) and not _held(path):
+                path.unlink(missing_ok=True)
 
     def _move(self, path: Path, vendor: str) -> None:
         received, end = None, 0
@@ -236,8 +270,10 @@ class RawZone:
                 ) from error
         return None
 
-    def _records(self, since: datetime | None) -> Iterator[_Record]:
+    def _records(self, since: datetime | None, busy: Collection[str] = ()) -> Iterator[_Record]:
         for stem, path in self._segments().items():
+            if stem in busy:
+                continue
             if since is not None and path.suffix == _SEALED and path.parent.name < since.date().isoformat():
                 continue
             data = self._bytes(stem, path)
@@ -296,6 +332,17 @@ class RawZone:
         self._problems[(path.name, at)] = LakeDamaged(
             f"{path}: {what} at byte {at}; it is skipped", f"{path}：第 {at} 字节处的记录无法读取，已跳过"
         )
+
+
+def _held(lock: Path) -> bool:
+    """Return whether somebody holds a lock, by trying it."""
+    trial = FileLock(str(lock), timeout=0)
+    try:
+        trial.acquire()
+    except Timeout:
+        return True
+    trial.release()
+    return False
 
 
 def _record(page: Page, digest: bytes, known: _Body | None) -> _Record:

@@ -84,6 +84,12 @@ class Store:
                 f"{path}：这里没有数据湖：请用 `klake init` 创建，或修改 [lake] path",
             )
         if marker is None:
+            if (Path(root) / "bars" / "_delta_log").exists():
+                raise LakeDamaged(
+                    f"{path}: tables stand here, but {MARKER}, which says what they are, is gone: put it back from a "
+                    "backup, or move the folder away",
+                    f"{path}：这里有数据表，但缺少说明其来源的 {MARKER}：请从备份恢复，或移走该目录",
+                )
             marker = _create(root, publisher, clock, origin or "real")
         if origin is not None and marker.origin != origin:
             raise LakeOrigin(path, marker.origin, origin)
@@ -163,8 +169,9 @@ class Store:
     def publish(self) -> int:
         """Return the lake's version, after republishing where manifest or views lag."""
         with self._guard, writing(self.path):
+            version = self._publisher.publish().version  # first: views are made over the newest manifest
             self._publisher.catalog()
-            return self._publisher.publish().version
+            return version
 
     def publish_extra(self, name: Literal["coverage", "sessions"], table: pa.Table) -> None:
         """Publish `table` as the SQL view `name`; no change when it is what is there."""

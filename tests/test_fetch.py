@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from klake.ingest.fetch import Chain, Taken, bars_in, entries_needed
+from klake.ingest.fetch import Chain, Taken, entries_needed
 from klake.ingest.normalise import Rows, fold, series_page
 from klake.ingest.vendors.qos import CAPABILITY
 from klake.sandbox.server import Sandbox
@@ -20,7 +20,7 @@ from klake.schemas.clock import ManualClock
 from klake.schemas.coverage import Covered, Reason, Series, Standing
 from klake.schemas.freq import Freq
 from klake.schemas.grid import micros
-from klake.schemas.page import Entry, Outcome, Page, PageRequest, SeriesPage
+from klake.schemas.page import Entry, Outcome, Page, PageRequest, Reject, SeriesPage
 from klake.schemas.session import calendar
 from klake.schemas.span import Span, merged
 from klake.schemas.symbol import Symbol
@@ -124,15 +124,6 @@ def test_entries_follow_the_formula_of_the_plan():
     assert entries_needed(5, 1) == 4
 
 
-def test_bars_are_counted_by_the_grid_half_days_included():
-    black_friday = Span(date(2025, 11, 27), date(2025, 11, 29))  # Thanksgiving, and a half day
-
-    assert bars_in(calendar("XNYS"), Freq.M1, black_friday) == 210
-    assert bars_in(calendar("XHKG"), Freq.H1, Span(date(2026, 11, 19), date(2026, 11, 20))) == 6
-    assert bars_in(XSHG, Freq.MO1, OCTOBER) == 2
-    assert bars_in(XSHG, Freq.D1, Span(date(2026, 1, 2), date(2026, 1, 2))) == 0
-
-
 @pytest.mark.parametrize("mode", ["inclusive", "exclusive"])
 @pytest.mark.parametrize("freq", [Freq.D1, Freq.H1, Freq.M30])
 def test_a_chain_brings_every_bar_once_and_accounts_for_every_day(freq, mode):
@@ -159,7 +150,8 @@ def test_whatever_the_page_size_nothing_is_lost_and_nothing_claimed_twice(
 ):
     sessions = XSHG.sessions(date(2026, 9, 1), date(2026, 11, 21))[listed:]
     times = daily(sessions) if freq is Freq.D1 else minutes("XSHG", sessions, freq)
-    thin = [t for t in times if (t // 1_800_000_000 + seed) % 7]
+    opened = {micros(XSHG.hours(s).open) for s in sessions}  # or the oldest session would be a cut one
+    thin = [t for t in times if t in opened or (t // 1_800_000_000 + seed) % 7]
     wire = Wire(thin, replace(DEEP, page_limit=limit), mode)
     wanted = Span(date(2026, 9, 1), date(2026, 11, 21) - timedelta(days=back))
 
@@ -179,11 +171,11 @@ def test_a_chain_needs_no_more_pages_than_the_formula_and_two_at_an_unknown_begi
     run(wire, "600519.SH", Freq.D1, Span(date(2026, 6, 1), date(2026, 11, 21)))
 
     assert chain.done
-    assert known == entries_needed(bars_in(XSHG, Freq.D1, OCTOBER), 10)
+    assert known == entries_needed(XSHG.bars(OCTOBER.start, OCTOBER.end, Freq.D1), 10)
     assert len(wire.asked) == entries_needed(len(TRADED), 10) + 2
 
 
-def test_the_beginning_is_believed_when_it_is_told_twice():
+def test_where_the_bars_begin_is_believed_when_it_is_told_twice_and_called_no_listing():
     first = TRADED[0]
     wire = Wire(daily(TRADED))
 
@@ -191,7 +183,7 @@ def test_the_beginning_is_believed_when_it_is_told_twice():
 
     assert chain.done
     assert wire.asked[-1] == wire.asked[-2]
-    assert told(taken)[0] == ("06-01", f"{first:%m-%d}", Standing.EMPTY, Reason.NOT_LISTED)
+    assert told(taken)[0] == ("06-01", f"{first:%m-%d}", Standing.EMPTY, Reason.VENDOR_NONE)
 
 
 def test_a_page_that_is_empty_only_once_is_no_beginning():
@@ -217,14 +209,23 @@ def test_a_known_beginning_saves_the_questions():
     assert told(taken)[0][:2] == ("06-01", f"{TRADED[0]:%m-%d}")
 
 
-def test_a_series_without_any_bar_is_what_the_vendor_says_it_is():
+def test_a_series_without_any_bar_is_given_up_and_nothing_is_said_of_its_past():
     wire = Wire([])
 
     chain, taken = run(wire, "600519.SH", Freq.D1, OCTOBER)
 
-    assert chain.done
+    assert (chain.done, chain.stopped) == (False, "the vendor gives no bars at all")
     assert len(wire.asked) == 2
-    assert told(taken) == [("10-01", "11-21", Standing.EMPTY, Reason.VENDOR_NONE)]
+    assert told(taken) == []
+
+
+def test_an_old_hole_that_is_empty_twice_is_what_the_vendor_says():
+    wire = Wire([])
+
+    chain, taken = run(wire, "600519.SH", Freq.D1, Span(date(2026, 10, 1), date(2026, 10, 17)))
+
+    assert (chain.done, len(wire.asked)) == (True, 2)
+    assert told(taken) == [("10-01", "10-17", Standing.EMPTY, Reason.VENDOR_NONE)]
 
 
 @pytest.mark.parametrize("freq", [Freq.D1, Freq.M30])
@@ -261,7 +262,9 @@ def test_a_vendor_that_ignores_the_end_stops_the_chain_and_proves_nothing_more(f
 
     assert not chain.done
     assert chain.stopped.startswith("no progress")
-    assert len(wire.asked) <= 2
+    assert chain.end_ignored
+    assert len(wire.asked) <= 3
+    assert len({entry.end for entry in wire.asked}) == len(wire.asked)
     assert Reason.NOT_LISTED not in {t[3] for t in told(taken)}
     assert spans(taken) != [wanted]
 
@@ -362,7 +365,7 @@ def test_a_running_session_without_a_trade_yet_is_open_and_an_ended_one_is_empty
     _, early = run(running, "600519.SH", Freq.D1, week)
     _, late = run(ended, "600519.SH", Freq.D1, week)
 
-    assert told(early)[-1] == ("11-20", "11-21", Standing.OPEN, Reason.NONE)
+    assert told(early)[-1] == ("11-20", "11-21", Standing.OPEN, Reason.VENDOR_NONE)
     assert told(late)[-1] == ("11-20", "11-21", Standing.EMPTY, Reason.VENDOR_NONE)
 
 
@@ -404,21 +407,138 @@ def test_a_replayed_page_proves_nothing_younger_than_it_asked():
     assert taken.bars.num_rows == 10
 
 
-def test_a_refused_daily_row_leaves_its_session_missing():
-    class Contradicting(Wire):
-        def rows(self, times: list[int]) -> Rows:
-            made = super().rows(times)
-            made.close[np.flatnonzero(np.diff(made.time) == 0)] += 0.5
-            return made
+class Contradicting(Wire):
+    def rows(self, times: list[int]) -> Rows:
+        made = super().rows(times)
+        made.close[np.flatnonzero(np.diff(made.time) == 0)] += 0.5
+        return made
 
+
+@pytest.mark.parametrize("freq", [Freq.D1, Freq.M30])
+def test_a_refused_row_leaves_its_session_untold(freq):
+    times = daily(TRADED) if freq is Freq.D1 else minutes("XSHG", TRADED, freq)
+    spoiled = times[-3] if freq is Freq.D1 else micros(XSHG.hours(TRADED[-3]).open)
+    wire = Contradicting(
+        times, trick=lambda entry, shown, number: sorted({*shown}) + [spoiled] * (spoiled in shown)
+    )
+
+    chain, taken = run(wire, "600519.SH", freq, Span(date(2026, 11, 9), date(2026, 11, 21)))
+
+    untold = {s: [r.rule for r in rows] for t in taken for s, rows in t.untold.items()}
+    assert chain.done
+    assert untold == {TRADED[-3]: ["key twice", "key twice"]}
+    assert bars(taken)["session"].to_pylist().count(TRADED[-3]) == (0 if freq is Freq.D1 else 7)
+
+
+def test_a_refused_row_is_remembered_until_its_session_is_proven():
+    times = minutes("XSHG", TRADED, Freq.M30)
+    spoiled = micros(XSHG.hours(TRADED[-2]).close) - 1_800_000_000  # its session is cut by the page
+    wire = Contradicting(times, trick=lambda entry, shown, number: [*shown, spoiled] if number == 1 else None)
+
+    _, taken = run(wire, "600519.SH", Freq.M30, Span(date(2026, 11, 18), date(2026, 11, 21)))
+
+    assert [set(t.untold) for t in taken if t.stretches] == [set(), {TRADED[-2]}]
+
+
+@pytest.mark.parametrize(("freq", "doubtful"), [(Freq.D1, [HALT[0], date(2026, 11, 5)]), (Freq.H1, None)])
+def test_a_row_without_a_time_may_be_any_that_is_not_there(freq, doubtful):
+    times = daily(TRADED) if freq is Freq.D1 else minutes("XSHG", TRADED, freq)
+    wanted = Span(date(2026, 11, 3), date(2026, 11, 10))
+    wire = Wire(times, replace(DEEP, page_limit=50))
+    chain = Chain(Series("v", "600519.SH", freq), wanted, wire.capability, XSHG, NOW)
+    entry = chain.next()
+
+    got = wire.page(entry)
+    taken = chain.take(
+        replace(got, rejects=(Reject("600519.SH", freq, "impossible time", "{}"),)), reply(entry, 1)
+    )
+
+    assert chain.done
+    assert sorted(taken.untold) == (doubtful or XSHG.sessions(wanted.start, wanted.end))
+
+
+def test_one_page_that_is_newer_than_its_end_is_asked_again_with_another_end():
     times = daily(TRADED)
-    wire = Contradicting(times, trick=lambda entry, shown, number: sorted([*shown, times[-3]]))
+    wire = Wire(times, trick=lambda entry, shown, number: times[-10:] if number == 2 else None)
 
-    _, taken = run(wire, "600519.SH", Freq.D1, Span(date(2026, 11, 9), date(2026, 11, 21)))
+    chain, taken = run(wire, "600519.SH", Freq.D1, OCTOBER)
 
-    assert [r.rule for t in taken for r in t.rejects] == ["key twice", "key twice"]
-    assert TRADED[-3] not in bars(taken)["session"].to_pylist()
-    assert not any(s.start <= TRADED[-3] < s.end for s in spans(taken))
+    assert (chain.done, chain.end_ignored) == (True, False)
+    assert wire.asked[1].end != wire.asked[2].end
+    assert bars(taken).equals(wire.truth("600519.SH", Freq.D1, OCTOBER))
+
+
+def test_a_session_that_the_vendor_begins_with_is_not_kept_when_it_is_cut():
+    times = minutes("XSHG", TRADED[-5:], Freq.M30)[3:]
+    wire = Wire(times)
+
+    chain, taken = run(wire, "600519.SH", Freq.M30, OCTOBER)
+
+    assert chain.done
+    assert set(bars(taken)["session"].to_pylist()) == set(TRADED[-4:])
+    assert told(taken)[0] == ("10-01", f"{TRADED[-4]:%m-%d}", Standing.EMPTY, Reason.VENDOR_NONE)
+    assert spans(taken) == [OCTOBER]
+
+
+def test_a_session_that_runs_and_is_cut_by_the_beginning_stays_open():
+    now = datetime(2026, 11, 20, 6, tzinfo=UTC)
+    times = [t for t in minutes("XSHG", TRADED[-1:], Freq.M30)[2:] if t < micros(now)]
+    wire = Wire(times, now=now)
+
+    _, taken = run(wire, "600519.SH", Freq.M30, OCTOBER)
+
+    assert bars(taken).num_rows == 0
+    assert told(taken)[-1] == ("11-20", "11-21", Standing.OPEN, Reason.VENDOR_NONE)
+
+
+def test_the_opening_print_on_the_page_before_belongs_to_its_session():
+    step = timedelta(minutes=30)
+    days = TRADED[-3:]
+    times = sorted(minutes("XSHG", days, Freq.M30) + [micros(XSHG.hours(d).open - step) for d in days])
+    wire = Wire(times, replace(DEEP, page_limit=17))  # two sessions of 9, but for the print of the older one
+
+    chain, taken = run(wire, "600519.SH", Freq.M30, Span(days[1], date(2026, 11, 21)))
+
+    whole = bars(taken)
+    assert chain.done
+    assert whole.num_rows == 16
+    assert whole["volume"].to_pylist()[::8] == [10.0, 10.0]
+
+
+def test_a_short_page_of_a_vendor_that_gives_only_one_says_that_there_is_no_more():
+    wire = Wire(daily(TRADED[-4:]), replace(DEEP, end_honoured=False), mode="ignored")
+
+    chain, taken = run(wire, "600519.SH", Freq.D1, OCTOBER)
+
+    assert (chain.done, chain.stopped, len(wire.asked)) == (True, "", 1)
+    assert told(taken)[0] == ("10-01", f"{TRADED[-4]:%m-%d}", Standing.EMPTY, Reason.VENDOR_NONE)
+    assert spans(taken) == [OCTOBER]
+
+
+def test_a_short_question_to_a_vendor_that_gives_only_one_page_is_asked_again_in_full():
+    wire = Wire(
+        minutes("XSHG", TRADED, Freq.M30), replace(DEEP, end_honoured=False, page_limit=40), mode="ignored"
+    )
+    prints = [micros(XSHG.hours(d).open) - 1_800_000_000 for d in TRADED]
+    wire.times = sorted([*wire.times, *prints])
+
+    chain, taken = run(wire, "600519.SH", Freq.M30, Span(TRADED[-2], date(2026, 11, 21)))
+
+    assert chain.done
+    assert [entry.end for entry in wire.asked] == [None] * len(wire.asked)
+    assert bars(taken).num_rows == 16
+
+
+def test_what_is_held_of_a_page_does_not_keep_the_page_in_memory():
+    wire = Wire(minutes("XSHG", TRADED, Freq.M1), replace(DEEP, page_limit=1000))
+    chain = Chain(Series("v", "600519.SH", Freq.M1), OCTOBER, wire.capability, XSHG, NOW)
+    entry = chain.next()
+
+    chain.take(wire.page(entry), reply(entry, 1))
+
+    held = chain._held
+    assert 0 < held.num_rows < 240
+    assert held.get_total_buffer_size() < 3 * held.nbytes
 
 
 def test_days_without_a_session_need_no_request():

@@ -43,6 +43,7 @@ _MARKETS: Final = {"SH": "SH", "SZ": "SZ", "HK": "HK", "US": "US", "QOS": "CF", 
 _VENUES: Final = {market: venue for venue, market in _MARKETS.items()}
 _LISTED: Final = ("HK", "US", "SH", "SZ", "CF")
 _UNLABELLED: Final = {"FX", "CM"}  # U11: nobody has seen what a daily bar of these is labelled with
+_UNKNOWN_LABEL: Final = "how QOS labels daily and longer bars of {} is not known (U11)"
 _CHINESE: Final = tuple((venue, c) for venue in ("SH", "SZ") for c in (Class.STOCK, Class.FUND, Class.INDEX))
 _TOMORROW: Final = timedelta(days=1)  # a future end acts as now (1.5), and forgives a clock that is slow
 _HOUR_S: Final = 3600.0
@@ -130,7 +131,7 @@ class Qos:
         ------
         BadRequest
             No entry, too many, one series twice, a freq or adjustment that QOS has not, a
-            symbol that it cannot spell.
+            symbol that it cannot spell, a series of whose bars nobody knows the day.
         """
         if not 1 <= len(entries) <= self.capability.products:
             raise BadRequest("entries", len(entries), hint=f"1 to {self.capability.products} fit one request")
@@ -225,6 +226,8 @@ class Qos:
         self._code(entry.symbol)
         if entry.freq not in self.capability.freqs:
             raise BadRequest("freq", entry.freq.value, tuple(f.value for f in self.capability.freqs))
+        if _unlabelled(symbol_of(entry.symbol), entry.freq):
+            raise BadRequest("freq", entry.freq.value, hint=_UNKNOWN_LABEL.format(entry.symbol))
         if entry.adjust not in self.capability.adjusts:
             raise BadRequest("adjust", entry.adjust, self.capability.adjusts)
         if not 1 <= entry.count <= self.capability.page_limit:
@@ -266,7 +269,7 @@ class Qos:
         self, text: str, classed: VendorError | None, reply: Reply, symbols: tuple[str, ...]
     ) -> VendorError:
         """Return the error that a message of QOS means; only "Key expired." is documented (1.8)."""
-        meaning = wire.meaning_of(text)
+        meaning = wire.meaning_of(text, [self._code(s) for s in symbols], reply.status)
         if meaning == "key":
             return BadCredentials(self.name, f"{text}: check the key of [vendors.{self.name}]")
         if meaning == "products":
@@ -287,10 +290,8 @@ class Qos:
         page: Page,
     ) -> SeriesPage:  # fmt: skip
         symbol = symbol_of(entry.symbol)
-        if symbol.venue in _UNLABELLED and not entry.freq.intraday:
-            return _without(
-                entry, "refused", f"how QOS labels daily bars of {symbol.venue} is not known (U11)"
-            )
+        if _unlabelled(symbol, entry.freq):
+            return _without(entry, "refused", _UNKNOWN_LABEL.format(entry.symbol))
         item = by_series.get((symbol, _KT[entry.freq]))
         if item is None:
             return self._bare(entry, by_series, bare.get(symbol, []), page)
@@ -331,6 +332,10 @@ def rows_of(item: wire.Item) -> Rows:
 def _packed(values: Sequence[float], code: Literal["q", "d"]) -> Floats:
     """Return numbers as an array; packing takes half the time of `np.array` (2026-11-20)."""
     return np.frombuffer(pack(f"{len(values)}{code}", *values), np.float64)
+
+
+def _unlabelled(symbol: Symbol, freq: Freq) -> bool:
+    return symbol.venue in _UNLABELLED and not freq.intraday
 
 
 def _without(entry: Entry, outcome: Outcome, reason: str) -> SeriesPage:

@@ -25,16 +25,23 @@ __all__ = [
 
 CLIENT: Final = "klake-qos/1"  # the 1 is the parser's version: raise it when `parse` gives other bars
 OK: Final = "OK"
+_TOO_MANY: Final = 429
 _LATEST_S: Final = 4_102_444_800  # 2100: a larger time is no second
 Meaning = Literal["key", "products", "symbol", "rate", "unknown"]
 
+_WORD: Final = r"(?:\b|_)(?:api|app|access|secret)?[ _-]?key\b"
 _KEY: Final = re.compile(
-    r"key.{0,12}(expire|invalid|error|wrong|missing|required|not)|(invalid|unknown|missing|wrong|no|bad).{0,8}key"
-    r"|unauthori[sz]ed(?! code| symbol)|密钥|过期|未授权", re.IGNORECASE,
+    rf"{_WORD}.{{0,12}}\b(?:expire|invalid|error|wrong|missing|required|not\b)"
+    rf"|\b(?:invalid|unknown|missing|wrong|no|bad)\b.{{0,8}}{_WORD}"
+    r"|\bunauthori[sz]ed\b(?! code| symbol)|密钥|过期|未授权", re.IGNORECASE,
 )  # fmt: skip
-_RATE: Final = re.compile(r"limit|frequen|too many|exceed|频率|频繁|超限|超过|限制|上限", re.IGNORECASE)
-_PRODUCTS: Final = re.compile(r"product|symbols|codes|instruments|品种|产品|标的|代码数", re.IGNORECASE)
-_SYMBOL: Final = re.compile(r"code|symbol|instrument|product|permission|代码|品种|标的|权限", re.IGNORECASE)
+_RATE: Final = re.compile(r"\btoo many requests|frequen|\bper minute\b|\brates?\b|频率|频繁", re.IGNORECASE)
+_LIMIT: Final = re.compile(r"\blimit|\btoo many\b|\bexceed|超限|超过|限制|上限", re.IGNORECASE)
+_PRODUCTS: Final = re.compile(r"\b(?:products?|symbols|codes|instruments)\b|品种|产品|标的|代码数", re.IGNORECASE)
+_SYMBOL: Final = re.compile(
+    r"\b(?:codes?|symbols?|instruments?|products?|permissions?)\b|代码|品种|标的|权限", re.IGNORECASE
+)
+_CODE: Final = re.compile(r"\b(?:SH|SZ|HK|US|CF|FX|CM):[\w^][\w.^-]*", re.IGNORECASE)
 
 
 class Bar(msgspec.Struct, gc=False):
@@ -181,13 +188,33 @@ def has_data(body: bytes) -> bool:
     return bytes(_head.decode(body).data).lstrip()[:1] in (b"[", b"{")
 
 
-def meaning_of(text: str) -> Meaning:
-    """Return what an error message is about; U5: only "Key expired." is known, the words are guesses."""
-    if _KEY.search(text):
+def meaning_of(text: str, codes: Iterable[str] = (), status: int = 200) -> Meaning:
+    """Return what an error message is about; U5: only "Key expired." is known, the words are guesses.
+
+    Parameters
+    ----------
+    codes : iterable of str
+        What was asked, such as `US:KEY`: the words of a code say nothing about the key.
+    status : int
+        Of HTTP; 429 is about the rate whatever else it names.
+    """
+    plain = _without_codes(text, codes)
+    if _KEY.search(plain):
         return "key"
-    if _RATE.search(text):
-        return "products" if _PRODUCTS.search(text) else "rate"
-    return "symbol" if _SYMBOL.search(text) else "unknown"
+    if status == _TOO_MANY or _RATE.search(plain):
+        return "rate"
+    if _LIMIT.search(plain):
+        return "products" if _PRODUCTS.search(plain) else "rate"
+    return "symbol" if _SYMBOL.search(plain) else "unknown"
+
+
+def _without_codes(text: str, codes: Iterable[str]) -> str:
+    """Return `text` with the word "code" in place of every code that it names."""
+    text = _CODE.sub("code", text)
+    for code in codes:
+        # Without its market only as it is written: "Key" at the head of a sentence is no ticker.
+        text = re.sub(rf"(?<![\w.]){re.escape(code.partition(':')[2])}(?![\w])", "code", text)
+    return text
 
 
 def names(text: str, code: str) -> bool:
