@@ -32,7 +32,7 @@ def bars(
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:  # fmt: skip
     """Show bars as traded, one row per bar, times in UTC."""
-    form = form_of("json" if as_json else form, out)
+    form = form_of(form, out, as_json=as_json)
     with session_of(ctx).lake() as lake:
         found = lake.bars(
             listed(symbols), freq, start=start or None, end=end or None, last=last, vendor=vendor or None,

@@ -7,7 +7,7 @@ import typer
 
 from ..errors import BadRequest
 from .progress import Drawn
-from .render import count, size
+from .render import count, plural, size
 from .session import Session, session_of
 from .work import JsonOption, listed
 
@@ -58,6 +58,11 @@ def bring(
     with Drawn(session) as drawn:
         desk = session.desk(drawn)
         drawn.clock = desk.clock
+        if vendor in desk.settings.vendors:
+            raise BadRequest(
+                "vendor", vendor, hint=f"[vendors.{vendor}] fills it from its API: keep files under another name, --vendor mine",
+                hint_zh=f"该名称由 [vendors.{vendor}] 的接口写入：文件请用另一名称，例如 --vendor mine",
+            )  # fmt: skip
         mapping = _mapping(given)
         from ..ingest.files.reading import KINDS
         from ..jobs.bring import bring as brought
@@ -101,6 +106,8 @@ def _mapping(given: dict[str, Any]) -> "Mapping | None":
 
 
 def _tell(session: Session, report: "BringReport") -> None:
+    from ..jobs.bring import SPELLED
+
     for file in report.files:
         told = [f"{count(file.read)} rows read", f"{count(file.bars)} bars"]
         told += [
@@ -115,8 +122,26 @@ def _tell(session: Session, report: "BringReport") -> None:
         session.say(f"{file.path}: {file.error or ', '.join(told)}")
         for problem in file.problems:
             session.say(f"  {problem}")
-    done = report.written
-    session.say(
-        f"done: {count(done.new)} new, {count(done.same)} same, {count(done.revised)} revised, "
+        for reason, rows in file.reasons.items():
+            if rows > SPELLED:
+                session.say(f"  and {plural(rows - SPELLED, 'more row')} like this: {reason}")
+    session.say(_last_line(report))
+
+
+def _last_line(report: "BringReport") -> str:
+    """Return what was written, and before it what was not."""
+    files, done = report.files, report.written
+    lost = [
+        (sum(bool(f.error) for f in files), f"of {plural(len(files), 'file')} could not be imported"),
+        *((n, f"row{'' if n == 1 else 's'} {word}") for n, word in (
+            (sum(f.broken for f in files), "unreadable"), (sum(f.rejected for f in files), "rejected"))),
+    ]  # fmt: skip
+    written = (
+        f"{count(done.new)} new, {count(done.same)} same, {count(done.revised)} revised, "
         f"{count(done.quarantined)} quarantined, {size(done.bytes_written)} written, lake version {done.version}"
     )
+    if report.exit_code == 0:
+        return f"done: {written}"
+    stored = done.new + done.same + done.updated + done.settled + done.revised
+    how = "done in part" if stored else "failed"
+    return f"{how}: {', '.join(f'{count(n)} {what}' for n, what in lost if n)}; {written}"

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from .render import count, duration, instant, plural, say_table, spread
+from .render import count, duration, instant, plural, say_table, spread, tongue
 from .session import Session, session_of
+from .words import label, words
 from .work import (
     EndOption,
     FreqOption,
@@ -59,22 +60,28 @@ def tell(session: Session, made: "Plan") -> None:
         bars[want.series.freq.value] += want.bars
     if made.wants:
         rows = [(f, count(n), count(bars[f]), _dates(made, f)) for f, n in series.items()]
-        say_table(("freq", "chains", "bars", "sessions"), rows, right=("chains", "bars"))
-    print(f"requests  {count(made.requests)} (the fewest possible: {count(made.fewest)})")
+        say_table(words("freq", "chains", "bars", "sessions"), rows, right=words("chains", "bars"))
+    fewest = tongue(f"(the fewest possible: {count(made.fewest)})", f"（最少可能：{count(made.fewest)}）")
+    print(f"{label('requests')}{count(made.requests)} {fewest}")
     for quota in made.quotas:
         if quota.scope != "month-symbols" and made.requests:
             windows = -(-made.requests // quota.n)
-            print(f"quota     {quota.n} per {duration(quota.window_s)}: {plural(windows, 'window')}")
+            print(label("quota") + tongue(
+                f"{quota.n} per {duration(quota.window_s)}: {plural(windows, 'window')}",
+                f"每 {duration(quota.window_s)} {quota.n} 次：{count(windows)} 个窗口",
+            ))  # fmt: skip
     if made.requests:
-        print(f"finish    {_finish(made)}")
+        print(f"{label('finish')}{_finish(made)}")
         for sent, done in made.ready:
-            print(
-                f"usable    {count(done)} of {count(len(made.wants))} chains after {plural(sent, 'request')}"
-            )
+            total = count(len(made.wants))
+            print(label("usable") + tongue(
+                f"{count(done)} of {total} chains after {plural(sent, 'request')}",
+                f"请求 {count(sent)} 次后完成 {count(done)}/{total} 条任务链",
+            ))  # fmt: skip
     else:
-        print("finish    now: everything wanted is accounted for")
+        print(label("finish") + tongue("now: there is nothing to ask for", "现在：没有需要请求的数据"))
     for text in made.unspelled:
-        print(f"unspelled {text}: {made.vendor} cannot have it")
+        print(label("unspelled") + tongue(f"{text}: {made.vendor} cannot have it", f"{text}：{made.vendor} 没有这种标的"))
 
 
 def _dates(made: "Plan", freq: str) -> str:
@@ -85,4 +92,6 @@ def _dates(made: "Plan", freq: str) -> str:
 def _finish(made: "Plan") -> str:
     early, late = ((at - made.now).total_seconds() for at in made.finish)
     first, last = instant(made.finish[0]), instant(made.finish[1])
-    return f"{first}{f' to {last}' if last != first else ''} (in {duration(early)} to {duration(late)})"
+    to = tongue(" to ", " 至 ")
+    span = f"{first}{f'{to}{last}' if last != first else ''}"
+    return tongue(f"{span} (in {duration(early)} to {duration(late)})", f"{span}（{duration(early)} 至 {duration(late)} 后）")

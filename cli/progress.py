@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import Counter
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -18,8 +19,10 @@ from ..schemas.events import (
     RunStarted,
     Waiting,
 )  # fmt: skip
-from .render import clock_time, console, count, duration, plural
+from ..schemas.report import RunReport
+from .render import clock_time, console, count, duration, instant, plural, tongue
 from .session import Session
+from .words import word
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -30,7 +33,7 @@ __all__ = ["Drawn"]
 
 _LINE_S: Final = 10.0  # without a terminal: at most one progress line in so many seconds
 _SOON: Final = timedelta(seconds=5)
-_TOLD: Final = 20  # findings and given-up series that are spelled out
+_TOLD: Final = 3  # findings of one rule that are spelled out
 
 
 class Drawn:
@@ -44,7 +47,8 @@ class Drawn:
         self.clock: Clock | None = None  # whose time the finish is told in; set when the desk is open
         self._finish: datetime | None = None
         self._began = self._last_line = time.monotonic()
-        self._told = 0
+        self._findings = Counter[str]()
+        self._nothing: Planned | None = None
         self._rows = 0
 
     def __enter__(self) -> Self:
@@ -62,13 +66,17 @@ class Drawn:
         elif isinstance(event, Planned):
             self._planned(event)
         elif isinstance(event, Replayed):
-            self._line(f"{event.pages} page(s) of an earlier run are stored now, without a request")
+            self._line(tongue(
+                f"{event.pages} page(s) of an earlier run are stored now, without a request",
+                f"上次运行收到的 {event.pages} 页现已存入，没有发出请求",
+            ))  # fmt: skip
         elif isinstance(event, Finding):
-            self._tell(f"finding: {event.symbol} {event.rule}: {event.text}")
+            self._found(event)
         elif isinstance(event, Committed):
-            self._say_state("stored")
+            self._say_state(word("stored"))
         elif isinstance(event, RunEnded):
             self._close()
+            self._ended(event.report)
         else:
             assert isinstance(
                 event, RunStarted | Gave
@@ -76,14 +84,16 @@ class Drawn:
 
     def _planned(self, event: Planned) -> None:
         if not event.requests:
-            self._line("nothing to ask for: everything wanted is accounted for")
+            self._nothing = event  # the report will say whether that is because all is there
             return
         self._finish, self._began = event.finish_at, time.monotonic()
         ends = self._ends(0, event.requests)
-        self._line(
+        self._line(tongue(
             f"{count(event.series)} series, about {count(event.bars)} bars, {plural(event.requests, 'request')}"
-            f"{f', {ends}' if ends else ''}"
-        )
+            f"{f', {ends}' if ends else ''}",
+            f"{count(event.series)} 个序列，约 {count(event.bars)} 根 K 线，请求 {count(event.requests)} 次"
+            f"{f'，{ends}' if ends else ''}",
+        ))  # fmt: skip
         if self._live:
             self._open(event.requests, ends)
 
@@ -91,23 +101,25 @@ class Drawn:
         self._rows += event.rows
         if self._bar is not None and self._task is not None:
             self._bar.update(
-                self._task, completed=event.done, total=event.total, rows=count(self._rows), state="fetching",
+                self._task, completed=event.done, total=event.total, rows=count(self._rows), state=word("fetching"),
                 ends=self._ends(event.done, event.total),
             )  # fmt: skip
         elif not self._live and time.monotonic() - self._last_line >= _LINE_S:
             self._last_line = time.monotonic()
             ends = self._ends(event.done, event.total)
-            self._session.say(
-                f"{event.done} of {event.total} requests, {count(self._rows)} bars{f', {ends}' if ends else ''}"
-            )
+            self._session.say(tongue(
+                f"{event.done} of {event.total} requests, {count(self._rows)} bars{f', {ends}' if ends else ''}",
+                f"请求 {event.done}/{event.total}，{count(self._rows)} 根{f'，{ends}' if ends else ''}",
+            ))  # fmt: skip
 
     def _waiting(self, event: Waiting) -> None:
         if event.seconds < 1:
             return
+        told = tongue(f"waiting {duration(event.seconds)}: {event.why}", f"等待 {duration(event.seconds)}：{event.why}")
         if self._bar is not None:
-            self._say_state(f"waiting {duration(event.seconds)} for {event.why}")
+            self._say_state(told)
         elif not self._live:
-            self._session.say(f"waiting {duration(event.seconds)}: {event.why}")
+            self._session.say(told)
 
     def _ends(self, done: int, total: int) -> str:
         """Return when the run should end: what the quota allows, or what its pace so far says, if later."""
@@ -119,7 +131,8 @@ class Drawn:
             return ""
         pace_s = (time.monotonic() - self._began) / done if done else 0.0
         at = max(self._finish, now + timedelta(seconds=pace_s * (total - done)))
-        return f"done about {clock_time(now, at)}" if at - now > _SOON else ""
+        when = clock_time(now, at)
+        return tongue(f"done about {when}", f"约 {when} 完成") if at - now > _SOON else ""
 
     def _open(self, requests: int, ends: str) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -137,12 +150,25 @@ class Drawn:
         if self._bar is not None and self._task is not None:
             self._bar.update(self._task, state=text)
 
-    def _tell(self, text: str) -> None:
-        self._told += 1
-        if self._told < _TOLD:
-            self._line(text)
-        elif self._told == _TOLD:
-            self._line("more of the same is not spelled out here: see `klake status` and the view `findings`")
+    def _found(self, event: Finding) -> None:
+        """Spell the first findings of each rule out, and count the others."""
+        self._findings[event.rule] += 1
+        if self._findings[event.rule] <= _TOLD:
+            what = " ".join(filter(None, (event.symbol, event.rule)))
+            self._line(tongue(f"finding: {what}: {event.text}", f"质检：{what}：{event.text}"))
+
+    def _ended(self, report: RunReport) -> None:
+        """Say what only the end of a run knows: how many findings there were, why nothing was asked."""
+        for rule, number in self._findings.items():
+            if number > _TOLD:
+                more = count(number - _TOLD)
+                self._line(tongue(
+                    f"finding: and {more} more of {rule}: see the view `findings`", f"质检：{rule} 另有 {more} 条，见视图 `findings`"
+                ))  # fmt: skip
+        self._findings.clear()
+        if self._nothing is not None and report.expected:
+            self._line(_why_nothing(self._nothing, report))
+        self._nothing = None
 
     def _line(self, text: str) -> None:
         if self._bar is not None:
@@ -156,3 +182,17 @@ class Drawn:
                 self._bar.update(self._task, state="", ends="")
             self._bar.stop()
             self._bar = None
+
+
+def _why_nothing(planned: Planned, report: RunReport) -> str:
+    """Return why a run had nothing to ask for: all is there, or what is missing has to wait."""
+    aside = planned.parked or len(report.parked)
+    if aside:
+        at = instant(planned.retry_at) if planned.retry_at else ""
+        return tongue(
+            f"nothing to ask for now: {aside} series {'is' if aside == 1 else 'are'} set aside{f' until {at}' if at else ''}",
+            f"现在没有需要请求的数据：{aside} 个序列已搁置{f'，{at} 之后重试' if at else ''}",
+        )
+    if report.missing or report.error:
+        return tongue("nothing was asked for", "没有发出请求")
+    return tongue("nothing to ask for: everything wanted is accounted for", "没有需要请求的数据：所要的都已有着落")

@@ -11,11 +11,13 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 __all__ = [
-    "clock_time", "console", "count", "duration", "heading", "instant", "plural", "say_table", "size", "spread", "table_to",
+    "clock_time", "console", "count", "duration", "heading", "instant", "padded", "plural", "say_table", "size", "spread", "table_to",
     "tongue",
 ]  # fmt: skip
 
 _WIDE: Final = 10_000  # where nobody looks, lines are as long as they are
+_GAP: Final = 2  # blanks between two columns
+_INDENT: Final = 4  # of a row's second line on a narrow terminal
 
 
 def console(stream: TextIO) -> "Console":
@@ -32,18 +34,19 @@ def table_to(
 ) -> None:  # fmt: skip
     """Draw a table of n rows; columns named in `right` are numbers and stand on the right.
 
-    `fit`: long texts wrap to the width of the terminal; otherwise lines are as long as they are.
+    No cell is ever cut. On a terminal that is too narrow a row goes on in an indented line,
+    between two columns; with `fit` long texts wrap within their column instead.
     """
     texts = [["" if cell is None else str(cell) for cell in row] for row in rows]
-    if stream.isatty():
-        _drawn(stream, header, texts, title, right, fit)
+    if fit and stream.isatty():
+        _drawn(stream, header, texts, title, right)
     else:
         _written(stream, header, texts, title, right)
 
 
 def _drawn(
-    stream: TextIO, header: Sequence[str], rows: Sequence[Sequence[str]], title: str, right: Sequence[str], fit: bool
-) -> None:  # fmt: skip
+    stream: TextIO, header: Sequence[str], rows: Sequence[Sequence[str]], title: str, right: Sequence[str]
+) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
@@ -54,13 +57,10 @@ def _drawn(
         header_style="bold", pad_edge=False, show_edge=False, safe_box=True, padding=(0, 1, 0, 0),
     )  # fmt: skip
     for name in header:
-        drawn.add_column(
-            Text(name), justify="right" if name in right else "left", no_wrap=not fit or name in right,
-            overflow="fold",
-        )  # fmt: skip
+        drawn.add_column(Text(name), justify="right" if name in right else "left", overflow="fold")
     for row in rows:
         drawn.add_row(*(Text(cell) for cell in row))
-    out.print(drawn, width=None if fit else max(out.width, out.measure(drawn).maximum), crop=False)
+    out.print(drawn, crop=False)
 
 
 def _written(
@@ -68,26 +68,45 @@ def _written(
 ) -> None:
     """Write plain lines, columns two blanks apart; rich would take minutes for what SQL can answer."""
     widths = [max(map(_width, column)) for column in zip(header, *rows, strict=True)]
+    seen = console(stream) if stream.isatty() else None
+    groups = _groups(widths, seen.width if seen else _WIDE)
+    longest = max(sum(widths[n] + _GAP for n in group) + (group.start > 0) * _INDENT for group in groups) - _GAP
     line = "-" if not (stream.encoding or "").lower().startswith("utf") else "\u2500"
-    parts = [(name in right, width) for name, width in zip(header, widths, strict=True)]
 
     def laid(cells: Sequence[str]) -> str:
-        told = (
-            " " * (w - _width(c)) + c if r else c + " " * (w - _width(c))
-            for c, (r, w) in zip(cells, parts, strict=True)
-        )
-        return "  ".join(told).rstrip() + "\n"
+        told = [" " * (w - _width(c)) + c if name in right else c + " " * (w - _width(c))
+                for name, c, w in zip(header, cells, widths, strict=True)]  # fmt: skip
+        lines = ((" " * _GAP).join(told[n] for n in group).rstrip() for group in groups)
+        return "\n".join((" " * _INDENT if number else "") + text for number, text in enumerate(lines)) + "\n"
 
-    if title:
-        stream.write(f"{title}\n")
-    stream.write(laid(header))
-    stream.write(line * (sum(widths) + 2 * (len(widths) - 1)) + "\n")
+    for text in filter(None, (title and f"{title}\n", laid(header))):
+        if seen:
+            seen.print(text, style="bold", soft_wrap=True, end="")
+        else:
+            stream.write(text)
+    stream.write(line * longest + "\n")
     stream.writelines(laid(row) for row in rows)
+
+
+def _groups(widths: Sequence[int], width: int) -> list[range]:
+    """Return which columns stand beside each other in lines of `width`; lines but the first are indented."""
+    groups, first, used = [], 0, 0
+    for number, taken in enumerate(widths):
+        if number > first and used + taken > width:
+            groups.append(range(first, number))
+            first, used = number, _INDENT
+        used += taken + _GAP
+    return [*groups, range(first, len(widths))]
 
 
 def _width(text: str) -> int:
     """Return how many columns of a terminal `text` takes: a Chinese character takes two."""
     return len(text) if text.isascii() else sum(2 if east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def padded(text: str, columns: int) -> str:
+    """Return `text` with blanks up to `columns` columns of a terminal."""
+    return text + " " * (columns - _width(text))
 
 
 def say_table(header: Sequence[str], rows: Iterable[Sequence[object]], **how: object) -> None:
@@ -154,4 +173,4 @@ def clock_time(now: datetime, at: datetime) -> str:
 
 def spread(first: date | None, last: date | None) -> str:
     """Return a range of dates: `2020-01-02 to 2026-11-20`; `-` for none."""
-    return "-" if first is None or last is None else f"{first} to {last}"
+    return "-" if first is None or last is None else tongue(f"{first} to {last}", f"{first} 至 {last}")

@@ -59,16 +59,35 @@ def put(table: "pa.Table", form: str, out: str) -> None:
         sys.stdout.buffer.flush()
 
 
-def form_of(form: str, out: str) -> str:
-    """Return the form that is meant: what was said, what the file's ending says, or a table."""
-    if not form:
-        ending = Path(out).suffix.lstrip(".").lower()
-        form = ending if ending in FORMATS else "csv" if out else "table"
-    if form not in FORMATS:
+def form_of(form: str, out: str, *, as_json: bool = False) -> str:
+    """Return the form that is meant: what was said, what the file's ending says, or a table.
+
+    A file without an ending is CSV.
+
+    Raises
+    ------
+    BadRequest
+        An unknown form or ending, or two things that contradict each other.
+    """
+    if as_json and form:
+        raise BadRequest("format", form, hint="give either --json or --format", hint_zh="--json 与 --format 只能用一个")
+    form = "json" if as_json else form
+    if form and form not in FORMATS:
         raise BadRequest("format", form, FORMATS)
-    if form == "table" and out:
+    if not out:
+        return form or "table"
+    if form == "table":
         raise BadRequest("format", form, FORMATS[1:], hint="a file holds csv, json or parquet")
-    return form
+    ending = Path(out).suffix.lstrip(".").lower()
+    if ending not in ("", *FORMATS[1:]) and not form:
+        raise BadRequest(
+            "output", out, hint=f"klake writes {', '.join(FORMATS[1:])}: end the name so, or say --format",
+            hint_zh=f"klake 可写 {', '.join(FORMATS[1:])}：请使用这样的后缀，或给出 --format",
+        )  # fmt: skip
+    if form and ending in FORMATS and ending != form:
+        raise BadRequest("output", out, hint=f"the ending says {ending}, the options say {form}",
+                         hint_zh=f"后缀为 {ending}，而选项要求 {form}")  # fmt: skip
+    return form or ending or "csv"
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """One command line at work: which configuration, how talkative, and what it opens on demand."""
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -19,11 +19,17 @@ __all__ = ["Session", "session_of"]
 
 @dataclass(slots=True)
 class Session:
-    """What stands before the verb: `--config`, `--quiet`."""
+    """What stands before the verb: `--config`, `--quiet`; and the desks that the verb opened."""
 
     config: str | None = None
     quiet: bool = False
     said_sandbox: bool = False
+    _desks: list["Desk"] = field(default_factory=list["Desk"])
+
+    def close(self) -> None:
+        """Give back what the desks of this verb hold."""
+        while self._desks:
+            self._desks.pop().close()
 
     def say(self, text: str = "") -> None:
         """Talk: one line on stderr, unless `--quiet`."""
@@ -54,6 +60,7 @@ class Session:
         from ..jobs.desk import open_desk
 
         desk = open_desk(self.config, events)
+        self._desks.append(desk)
         if desk.settings.sandbox is not None:
             self.sandbox(desk.settings.sandbox.control)
         return desk

@@ -46,7 +46,9 @@ def _answered(session: Session, lake: "Lake", statement: str) -> bool:
     if statement == ".tables":
         statement = "SELECT view_name FROM duckdb_views() WHERE NOT internal ORDER BY 1"
     try:
-        put(answer(lake, statement), "table", "")
+        found = answer(lake, statement)
+        if found is not None:
+            put(found, "table", "")
     except BadRequest as error:
         print(f"klake: {error.hint or error}", file=sys.stderr)
         return False

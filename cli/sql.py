@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import BadRequest
+from .render import tongue
 from .rows import FormatOption, OutOption, form_of, put
 from .session import session_of
 
@@ -24,19 +25,30 @@ def sql(
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
 ) -> None:
     """Ask the lake in SQL: bars, bars_1d, revisions, coverage, ..."""
-    form = form_of("json" if as_json else form, out)
+    form = form_of(form, out, as_json=as_json)
     if query == "-":
         query = typer.get_text_stream("stdin").read()
-    with session_of(ctx).lake() as lake:
-        put(answer(lake, query), form, out)
+    if not query.strip().rstrip("; \n"):
+        raise BadRequest("sql", query, hint="an empty query", hint_zh="查询为空")
+    session = session_of(ctx)
+    with session.lake() as lake:
+        found = answer(lake, query)
+        if found is None:
+            session.say(tongue("done: this statement has no answer to show", "完成：该语句没有可显示的结果"))
+        else:
+            put(found, form, out)
 
 
-def answer(lake: "Lake", query: str) -> "pa.Table":
-    """Return what `query` answers, n rows; a mistake in it is one sentence of DuckDB's."""
+def answer(lake: "Lake", query: str) -> "pa.Table | None":
+    """Return what `query` answers, n rows; None for a statement such as CREATE TEMP TABLE, which answers nothing.
+
+    A mistake in it, also one that only the rows show, is one sentence of DuckDB's (BadRequest).
+    """
+    import duckdb
+
     try:
-        return lake.sql(query).arrow()
-    except BadRequest as error:
-        if error.name != "sql":
-            raise
-        told = " ".join(error.hint.partition("\n\nLINE ")[0].split())
+        relation = lake.connection().sql(query)
+        return None if relation is None else relation.to_arrow_table()
+    except duckdb.Error as error:
+        told = " ".join(str(error).partition("\n\nLINE ")[0].split())
         raise BadRequest("sql", " ".join(query.split())[:80], hint=told) from None

@@ -1,13 +1,14 @@
 """`klake sync`: the main job."""
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .progress import Drawn
 from .render import count, duration, instant, plural, size, tongue
 from .session import Session, session_of
+from .words import reasons
 from .work import (
     EndOption,
     FreqOption,
@@ -38,9 +39,11 @@ def sync(
     start: StartOption = "",
     end: EndOption = "",
     as_json: JsonOption = False,
-) -> int:
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors, as before the verb.")] = False,
+) -> int:  # fmt: skip
     """Fetch what is missing and store it; run it again whenever you like."""
     session = session_of(ctx)
+    session.quiet = session.quiet or quiet
     with Drawn(session) as drawn:
         desk = session.desk(drawn)
         drawn.clock = desk.clock
@@ -57,13 +60,18 @@ def sync(
 def tell(session: Session, report: "RunReport") -> None:
     """Say what a run did; its last line has bars, requests, seconds and holes left."""
     for parked in report.parked[:_SPELLED]:
-        again = f"; tried again after {instant(parked.retry_at)}" if parked.retry_at else ""
-        session.say(f"parked: {' '.join(filter(None, (parked.symbol, parked.freq)))}: {parked.error}{again}")
+        at = instant(parked.retry_at)
+        again = tongue(f"; tried again after {at}", f"；{at} 之后重试") if parked.retry_at else ""
+        series = " ".join(filter(None, (parked.symbol, parked.freq)))
+        session.say(tongue(f"parked: {series}: ", f"已搁置：{series}：") + f"{parked.error}{again}")
     if len(report.parked) > _SPELLED:
-        session.say(f"parked: and {len(report.parked) - _SPELLED} more; `klake status` has them all")
+        more = len(report.parked) - _SPELLED
+        session.say(tongue(
+            f"parked: and {more} more; `klake status` has them all", f"已搁置：另有 {more} 个，见 `klake status`"
+        ))  # fmt: skip
     if report.error:
-        session.say(f"stopped early: {report.error}")
-    empty = ", ".join(f"{count(n)} {reason}" for reason, n in sorted(report.empty.items()))
+        session.say(tongue(f"stopped early: {report.error}", f"提前停止：{report.error}"))
+    empty = reasons(report.empty)
     expected, stored, missing = count(report.expected), count(report.stored), count(report.missing)
     session.say(tongue(
         f"sessions: {expected} expected, {stored} stored{f', empty: {empty}' if empty else ''}, {missing} missing",

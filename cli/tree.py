@@ -76,7 +76,8 @@ def _root(
     ] = False,
 ) -> None:  # fmt: skip
     """K-lines from your vendors, kept in a lake of your own: sync, SQL, DataFrames."""
-    ctx.obj = Session(config, quiet)
+    ctx.obj = session = Session(config, quiet)
+    ctx.call_on_close(session.close)
 
 
 app.command("init")(init.init)

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..errors import BadRequest
 from .session import session_of
 from .work import JsonOption
 
@@ -24,6 +25,9 @@ def views(
     """List the SQL views, or write the DuckDB file that holds them for another mount."""
     from pathlib import Path
 
+    if out and not at:
+        raise BadRequest("output", out, hint="only with --at PATH is a file written",
+                         hint_zh="只有给出 --at PATH 时才写文件")  # fmt: skip
     session = session_of(ctx)
     with session.lake() as lake:
         if at:

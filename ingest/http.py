@@ -174,7 +174,7 @@ class Http:
                         raise BadPage(self._vendor, f"the reply is larger than {self._largest} bytes")
                     parts.append(part)
             except (httpx.RemoteProtocolError, httpx.ReadError):
-                raise BadPage(self._vendor, "the reply broke off", "应答中断") from None
+                raise VendorDown(self._vendor, "the reply broke off", "应答中断", replied=True) from None
             kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
             wait_s = self._wait_s(response.headers.get("retry-after", ""))
             return Reply(response.status_code, b"".join(parts), kind, wait_s)

@@ -6,6 +6,7 @@ prints meet their bars and hours add up to whole days. Bringing the same file ag
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
@@ -29,13 +30,19 @@ from ..schemas.page import Reject
 from ..schemas.quality import check, quarantined
 from ..schemas.report import WriteReport
 from ..schemas.resample import resample
+from ..schemas.session import calendar
+from ..schemas.symbol import Symbol
 from ..schemas.vendor import vendor_name
+from ..storage.layout import MARKER
 from ..storage.store import Store
 
-__all__ = ["BringReport", "FileReport", "bring"]
+__all__ = ["SPELLED", "BringReport", "FileReport", "bring"]
+
+SPELLED: Final = 3
+"""Rows of one file and reason that are spelled out; the quarantine holds all."""
 
 _ROWS: Final = 250_000  # bars gathered for one commit: about 64 MB of Arrow
-_TOLD: Final = 20  # problems spelled out per file; the quarantine holds all
+_REASONS: Final = 20  # told apart per file
 
 
 @dataclass(slots=True)
@@ -44,7 +51,8 @@ class FileReport:
 
     `read` became `bars` (fewer where auction prints were folded in or days were made);
     `broken` could not be read; `rejected` by a rule; `left_out` outside regular hours and not
-    wanted. `problems` spells the first ones out. `error`: why the file as a whole was given up.
+    wanted. `reasons` counts the rows that are not stored by why, `problems` spells the first
+    `SPELLED` of each reason out. `error`: why the file as a whole was given up.
     """
 
     path: str
@@ -55,11 +63,15 @@ class FileReport:
     rejected: int = 0
     left_out: int = 0
     problems: list[str] = field(default_factory=list[str])
+    reasons: dict[str, int] = field(default_factory=dict[str, int])
     error: str = ""
 
-    def tell(self, problem: str) -> None:
-        """Keep a problem among the first ones."""
-        if len(self.problems) < _TOLD:
+    def tell(self, reason: str, problem: str) -> None:
+        """Count a row that is not stored, and keep it among the first ones of its reason."""
+        if reason not in self.reasons and len(self.reasons) >= _REASONS:
+            reason = "other reasons"
+        self.reasons[reason] = self.reasons.get(reason, 0) + 1
+        if self.reasons[reason] <= SPELLED:
             self.problems.append(problem)
 
 
@@ -97,7 +109,8 @@ def bring(
     Parameters
     ----------
     paths : sequence of Path
-        Files; of a folder those in it and below that can be of that kind, in order of name.
+        Files; of a folder those in it and below that can be of that kind, in order of name,
+        but nothing hidden, and nothing of a lake.
     vendor : str
         The name under which the lake keeps the bars.
     mapping : Mapping, optional
@@ -114,11 +127,11 @@ def bring(
         There is no file, or `to` cannot be made. A file that cannot be read raises nothing:
         its report says why, and the next one is read.
     """
-    files = _files(paths, kind)
     if to is not None and not (to.intraday or to is Freq.D1):
         raise BadRequest(
             "to", to.value, hint="files bring bars of at most 1d; longer ones are made on reading"
         )
+    files = _files(paths, kind)
     bringer = _Bringer(store, vendor_name(vendor), clock.now(), run, events or Quiet())
     for path in files:
         told = FileReport(str(path))
@@ -127,9 +140,12 @@ def bring(
             bringer.file(path, told, mapping, kind, to)
         except LakeError:
             raise
-        except (KlakeError, OSError) as error:
-            told.error = str(error)
+        except KlakeError as error:
+            told.error = _why(error, path)
+        except OSError as error:
+            told.error = f"cannot be read: {error.strerror or error}"
     bringer.flush()
+    bringer.report.written += WriteReport(version=store.version)
     return bringer.report
 
 
@@ -147,6 +163,8 @@ class _Bringer:
         self, path: Path, told: FileReport, mapping: Mapping | None, kind: Kind | None, to: Freq | None
     ) -> None:
         """Read one file, piece by piece."""
+        if not path.exists():
+            raise BadRequest("file", str(path), hint="there is no such file", hint_zh="文件不存在")
         form = kind or kind_of(path)
         said = mapping or mapping_of(path, form)
         told.freq = (to or said.freq).value
@@ -181,9 +199,10 @@ class _Bringer:
         checked = check(bars, page_id=page, run=self._run, now=self._now, severities=("reject",))
         refused = quarantined(rejects, vendor=self._vendor, page_id=page, run=self._run, now=self._now)
         for broken in part.broken:
-            told.tell(f"line {broken.line}: {broken.why}: {broken.text[:200]}")
-        for row in checked.rejected.select(["rule", "symbol", "ts"]).slice(0, _TOLD).to_pylist():
-            told.tell(f"{row['symbol']} {row['ts']}: {row['rule']}")
+            told.tell(broken.why, f"line {broken.line}: {broken.why}: {broken.text[:200]}")
+        for row in checked.rejected.select(["rule", "symbol", "ts"]).to_pylist():
+            when = _when(row["symbol"], row["ts"], daily=not (to or said.freq).intraday)
+            told.tell(row["rule"], f"{row['symbol']} {when}: {row['rule']}")
         told.read += part.table.num_rows
         told.bars += checked.kept.num_rows
         told.broken += len(part.broken)
@@ -199,10 +218,41 @@ class _Bringer:
 def _files(paths: Sequence[Path], kind: Kind | None) -> list[Path]:
     out: list[Path] = []
     for path in paths:
-        out += sorted(p for p in path.rglob("*") if fits(p, kind)) if path.is_dir() else [path]
+        out += sorted(_below(path, kind)) if path.is_dir() else [path]
     if not out:
-        raise BadRequest("paths", [str(p) for p in paths], hint="there is no file", hint_zh="没有文件")
+        raise BadRequest(
+            "paths", ", ".join(map(str, paths)),
+            hint="there is no file that holds bars; lakes and what is hidden are passed over",
+            hint_zh="没有可导入的文件；数据湖与隐藏文件会被跳过",
+        )  # fmt: skip
     return out
+
+
+def _below(folder: Path, kind: Kind | None) -> Iterator[Path]:
+    """Yield the files of a folder that can be of `kind`; what a lake keeps is in a lake already."""
+    home = folder.resolve()
+    if any((place / MARKER).exists() for place in home.parents):
+        return
+    for place, folders, names in os.walk(folder):
+        if MARKER in names:
+            folders.clear()
+            continue
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        seen = (Path(place, name) for name in names if not name.startswith("."))
+        yield from (path for path in seen if fits(path, kind))
+
+
+def _why(error: KlakeError, path: Path) -> str:
+    """Return what an error says, without the file's name: its report has it."""
+    given = f"file={str(path)!r}"
+    return str(error).removeprefix(f"{given} cannot be used: ").removeprefix(f"{given} 无效：")
+
+
+def _when(symbol: str, ts: datetime, *, daily: bool) -> str:
+    """Return the day of a bar of days, else its start, as a person reads it."""
+    if daily:
+        return str(calendar(Symbol.parse(symbol).place.calendar).session_of(ts) or ts.date())
+    return f"{ts:%Y-%m-%d %H:%M}Z"
 
 
 def _digest(path: Path) -> str:
@@ -213,9 +263,9 @@ def _digest(path: Path) -> str:
 def _refuse_off_grid(said: Mapping, to: Freq | None) -> None:
     if said.anchor == "clock" and to is not Freq.D1:
         raise BadRequest(
-            "to", to.value if to else None, ("1d",),
-            f"{said.freq.value} bars of this file count from midnight, klake's from the open: days can be made of them",
-            f"该文件的 {said.freq.value} 从零点起算，klake 从开盘起算：只能合成日线",
+            "freq", (to or said.freq).value,
+            hint=f"{said.freq.value} bars of this file count from midnight, klake's from the open: make days of them, --to 1d",
+            hint_zh=f"该文件的 {said.freq.value} 从零点起算，klake 从开盘起算：只能合成日线，--to 1d",
         )  # fmt: skip
 
 
@@ -264,8 +314,7 @@ def _broken_reject(broken: Broken, said: Mapping) -> Reject:
 def _numbered(made: Derived, part: Piece, told: FileReport) -> Iterator[Reject]:
     """Yield the rejects of a piece with the line that they stand on."""
     for reject, row in zip(made.rejected, made.rejected_rows, strict=True):
-        line = part.lines[row].as_py()
-        told.tell(f"line {line}: {reject.rule}: {reject.values[:200]}")
-        yield replace(
-            reject, values=json.dumps({"line": line, **json.loads(reject.values)}, ensure_ascii=False)
-        )
+        line, values = part.lines[row].as_py(), json.loads(reject.values)
+        cells = ", ".join(f"{name}={value}" for name, value in values.items() if value is not None)
+        told.tell(reject.rule, f"line {line}: {reject.rule}: {cells[:200]}")
+        yield replace(reject, values=json.dumps({"line": line, **values}, ensure_ascii=False))

@@ -131,6 +131,4 @@ class Fetching:
 def unread(page: Page, why: str) -> list[tuple[SeriesPage, Taken]]:
     """Return what a page that cannot be read says of each series it was asked for: nothing, and why."""
     nothing = empty(INCOMING)
-    return [
-        (SeriesPage(entry, "failed", nothing, (), why), Taken(nothing)) for entry in page.request.entries
-    ]
+    return [(SeriesPage(entry, "failed", nothing, (), why), Taken(nothing)) for entry in page.request.entries]

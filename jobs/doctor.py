@@ -15,7 +15,15 @@ from typing import Any, Final, Literal
 import duckdb
 import httpx
 
-from ..errors import CredentialsMissing, KlakeError, LakeError, LakeOrigin, LakeTooNew, MissingExtra
+from ..errors import (
+    CredentialsMissing,
+    KlakeError,
+    LakeError,
+    LakeOrigin,
+    LakeTooNew,
+    LakeUnwritable,
+    MissingExtra,
+)
 from ..schemas.clock import SystemClock
 from ..storage.layout import CATALOG, MARKER
 from ..storage.quotas import SharedQuotas, quotas_path
@@ -195,20 +203,29 @@ def _lake(desk: Desk) -> Iterator[Check]:
         yield Check("lake", "bad", str(error), "give [lake] another path: sandbox and real bars never meet")
         return
     except LakeError as error:
-        yield Check(
-            "lake", "bad", str(error), "restore that folder from a backup, or give [lake] another path"
-        )
+        yield Check("lake", "bad", str(error), _advice(error))
         return
     manifest = store.snapshot()
     gone = [f.path for f in manifest.files if _size(root / f.path) != f.size_bytes]
     if gone:
-        yield Check("lake", "bad", f"{len(gone)} files are gone or torn, the first is {gone[0]}",
-                    "restore them from a backup, or delete the lake and sync anew")  # fmt: skip
+        yield Check(
+            "lake", "bad", f"{len(gone)} file{'' if len(gone) == 1 else 's'} gone or torn, the first is {gone[0]}",
+            "restore from a backup what is named; without one move the lake aside (its raw/ holds every page "
+            "received: keep it) and sync anew: history is asked for again",
+        )  # fmt: skip
     else:
         told = f"{store.path}: version {manifest.version}, {len(manifest.files):,} files, manifest and logs agree"
         yield Check("lake", "ok", told)
-    yield _views(root / CATALOG)
+        yield _views(root / CATALOG)
     yield from _state(store.state_path, store.id, store.version_of("requests"))
+
+
+def _advice(error: LakeError) -> str:
+    """Return what to do about a lake that does not open; nothing where the error itself says it."""
+    if isinstance(error, LakeUnwritable):
+        return "give the user of klake the right to write there, or make room"
+    told = any(word in error.en for word in ("delete it", "put it back", "move the folder away"))
+    return "" if told else "restore that folder from a backup, or give [lake] another path"
 
 
 def _size(path: Path) -> int:

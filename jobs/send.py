@@ -80,9 +80,7 @@ class Answer:
     `refused`: entries given up. `trouble`: why the rest was not asked; None: all was.
     """
 
-    pages: list[tuple[Page, list[SeriesPage]]] = field(
-        default_factory=list[tuple[Page, list[SeriesPage]]]
-    )
+    pages: list[tuple[Page, list[SeriesPage]]] = field(default_factory=list[tuple[Page, list[SeriesPage]]])
     unread: list[tuple[Page, str]] = field(default_factory=list[tuple[Page, str]])
     refused: list[Refused] = field(default_factory=list[Refused])
     trouble: KlakeError | None = None

@@ -23,6 +23,7 @@ from ..schemas.report import Parked, RunReport
 from ..schemas.session import calendar, sessions_table
 from ..schemas.settings import Job
 from ..schemas.symbol import Symbol
+from ..storage.coverage import Parking
 from ..storage.runs import run_id
 from .account import balance
 from .chains import Fetching
@@ -132,7 +133,11 @@ class _Run:
             made = _planned(self._desk, self._name, self._job, self._vendor, known)
             self._report.requests_planned, self._report.requests_fewest = made.requests, made.fewest
             series = len({w.series for w in made.wants})
-            self._events.emit(Planned(made.requests, made.fewest, made.bars, series, made.finish[0]))
+            aside = _aside(known, made.now).values()
+            self._events.emit(Planned(
+                made.requests, made.fewest, made.bars, series, made.finish[0], parked=len(aside),
+                retry_at=min((p.retry_at for p in aside if p.retry_at is not None), default=None),
+            ))  # fmt: skip
             self._fetch(made)
         except (KeyboardInterrupt, Interrupted):
             self._stop.tell()
@@ -296,17 +301,23 @@ def _why_not(vendor: Vendor, series: Series) -> str:
 
 def _retry_at(now: datetime, refusals: int) -> datetime:
     """Return when a series is asked again that was refused `refusals` times before this one."""
-    return now + min(_PARK * 2 ** min(refusals, 10), _PARK_LONGEST)
+    return now + min(_PARK * (1 << min(refusals, 10)), _PARK_LONGEST)
+
+
+def _aside(known: _Known, now: datetime) -> dict[Series, Parking]:
+    """Return the wanted series whose time to be asked again has not come."""
+    parked = known.books.ledger.parked()
+    held = {series: parked[series] for series in known.series if series in parked}
+    return {series: p for series, p in held.items() if p.retry_at is None or p.retry_at > now}
 
 
 def _planned(desk: Desk, name: str, job: Job, vendor: Vendor, known: _Known) -> Plan:
     now = desk.clock.now()
-    parked = [s for s, p in known.books.ledger.parked().items() if p.retry_at is None or p.retry_at > now]
     cannot = [f"{series.symbol} {series.freq}" for series in known.refused]
     return make_plan(
         job=name, vendor=vendor.name, symbols=known.symbols, freqs=job.freq, start=job.start, end=job.end,
         covered=known.books.ledger.covered(known.series), capability=vendor.capability, now=now,
-        unspelled=(*known.unspelled, *cannot), parked=[*parked, *known.refused],
+        unspelled=(*known.unspelled, *cannot), parked=[*_aside(known, now), *known.refused],
     )  # fmt: skip
 
 

@@ -1,7 +1,7 @@
 """One at a time: two runs of one job at once would pay twice for the same pages."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ __all__ = ["turn"]
 
 
 @contextmanager
-def turn(books: Books, vendor: str, job: str) -> Iterator[None]:
+def turn(books: Books, vendor: str, job: str) -> Generator[None, None, None]:
     """Hold the only turn of a job at a vendor, in this lake; it ends with the process at the latest.
 
     Raises

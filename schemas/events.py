@@ -24,13 +24,19 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """The plan is made: nothing was sent yet. `finish_at`: when the quota lets it end, at best."""
+    """The plan is made: nothing was sent yet. `finish_at`: when the quota lets it end, at best.
+
+    `parked` counts wanted series that are set aside; `retry_at`: when the first of them is
+    tried again; None: not by itself.
+    """
 
     requests: int
     fewest: int
     bars: int
     series: int
     finish_at: datetime
+    parked: int = 0
+    retry_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

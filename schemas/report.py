@@ -69,11 +69,12 @@ class RunReport:
     cpu_s: float = 0.0
     peak_mb: float = 0.0
     error: str = ""  # why the run stopped early; empty: it did not
+    stopped_with: int = 0  # the exit code of that error; 0: it did not
 
     @property
     def exit_code(self) -> int:
-        """0: every expected session is accounted for; 1: some work failed."""
-        return 1 if self.missing or self.parked or self.error else 0
+        """0: every expected session is accounted for; 1: some work failed; else what stopped the run."""
+        return self.stopped_with or (1 if self.missing or self.parked or self.error else 0)
 
     def as_json(self) -> dict[str, Any]:
         """Return the report as plain values, for `--json`."""

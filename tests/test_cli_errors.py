@@ -66,7 +66,7 @@ def _ad_hoc(symbols: str = "600519.SH", freq: str = "1d", *more: str) -> list[st
         (_ad_hoc("XYZ"), ["XYZ", "CODE.VENUE"]),
         (_ad_hoc("CON"), ["CON", "CODE.VENUE"]),
         (_ad_hoc("../../x"), ["../../x", "CODE.VENUE"]),
-        (_ad_hoc("../../x.SH"), ["../../x.SH", "letters, digits"]),
+        (_ad_hoc("../../x.SH"), ["../../x.SH", "six digits"]),
         (_ad_hoc("600519.XX"), ["600519.XX"]),
         (_ad_hoc("000001"), ["000001.SH, 000001.SZ"]),
         (_ad_hoc("600519.SH", "1M"), ["1M", "1mo for a month"]),

@@ -102,10 +102,10 @@ def test_what_falls_due_by_its_proof_merges_only_with_what_was_fetched_together(
 def test_a_newer_proof_splits_what_it_overlaps(ledger: Ledger) -> None:
     ledger.record([proof(0, 10, page="old")])
 
-    ledger.record([proof(4, 6, "empty", reason="halt", at=1, page="new")])
+    ledger.record([proof(4, 6, "open", at=1, page="new")])
 
     assert told(ledger) == [
-        (0, 4, "final", "old..old", 0), (4, 6, "empty", "new..new", 1), (6, 10, "final", "old..old", 0),
+        (0, 4, "final", "old..old", 0), (4, 6, "open", "new..new", 1), (6, 10, "final", "old..old", 0),
     ]  # fmt: skip
 
 
@@ -152,7 +152,10 @@ def test_a_proof_of_no_day_changes_nothing(ledger: Ledger) -> None:
     assert ledger.table().num_rows == 0
 
 
-KINDS = [("final", ""), ("closed", ""), ("open", ""), ("empty", "halt"), ("empty", "vendor says none")]
+KINDS = [
+    ("final", ""), ("closed", ""), ("open", ""), ("empty", "halt"), ("empty", "vendor says none"),
+    ("open", "vendor says none"), ("empty", "beyond the vendor's horizon"),
+]  # fmt: skip
 PROOFS = st.lists(
     st.builds(
         lambda start, length, kind, at, page, series: proof(
@@ -175,19 +178,73 @@ def by_day(ledger: Ledger, series: Series) -> dict[date, tuple[Standing, Reason]
     return {day: (c.standing, c.reason) for c in ledger.covered([series])[series] for day in days_of(c)}
 
 
+def wins(new: Covered, old: Covered | None) -> bool:
+    """Tell whether `new` is what counts: bars before the word that there are none, then the newer proof."""
+    return old is None or (has_bars(new), new.fetched_at) >= (has_bars(old), old.fetched_at)
+
+
+def has_bars(one: Covered) -> bool:
+    return one.standing is not Standing.EMPTY and one.reason is Reason.NONE
+
+
 @settings(max_examples=60, deadline=None)
-@given(PROOFS)
-def test_every_day_stands_as_its_newest_proof_says(
-    shared: tuple[Ledger, Ledger], proofs: list[Covered]
+@given(PROOFS, st.booleans())
+def test_every_day_stands_as_its_best_proof_says_in_whatever_order_the_proofs_come(
+    shared: tuple[Ledger, Ledger], proofs: list[Covered], together: bool
 ) -> None:
-    inorder = sorted(proofs, key=lambda p: p.fetched_at)
-    newest = {day: (p.standing, p.reason) for p in inorder if p.series == MOUTAI for day in days_of(p)}
+    best: dict[date, Covered] = {}
+    for one in sorted(proofs, key=lambda p: p.fetched_at) if together else proofs:
+        best |= {day: one for day in days_of(one) if one.series == MOUTAI and wins(one, best.get(day))}
 
     ledger, _ = shared
     ledger.clear()
-    ledger.record(proofs)
+    for batch in [proofs] if together else [[one] for one in proofs]:
+        ledger.record(batch)
 
-    assert by_day(ledger, MOUTAI) == newest
+    assert by_day(ledger, MOUTAI) == {day: (one.standing, one.reason) for day, one in best.items()}
+
+
+@pytest.mark.parametrize("held", ["final", "closed", "open"])
+@pytest.mark.parametrize("reason", ["vendor says none", "beyond the vendor's horizon", "not yet listed"])
+def test_bars_that_are_held_are_never_replaced_by_the_word_that_there_are_none(
+    ledger: Ledger, held: str, reason: str
+) -> None:
+    ledger.record([proof(2, 4, held, at=1)])
+
+    ledger.record([proof(0, 6, "empty", reason=reason, at=9)])
+
+    assert [(s, e, standing) for s, e, standing, *_ in told(ledger)] == [
+        (0, 2, "empty"), (2, 4, held), (4, 6, "empty"),
+    ]  # fmt: skip
+
+
+def test_a_running_session_that_had_not_traded_may_turn_out_to_be_empty(ledger: Ledger) -> None:
+    ledger.record([proof(2, 3, "open", reason="vendor says none", at=1)])
+
+    ledger.record([proof(2, 3, "empty", reason="vendor says none", at=9)])
+
+    assert told(ledger) == [(2, 3, "empty", "p..p", 9)]
+
+
+@pytest.mark.parametrize(("standing", "asked"), [("open", 9), ("closed", 9), ("final", 1)])
+def test_what_lies_beyond_the_horizon_unfinished_is_not_asked_for_again(
+    ledger: Ledger, standing: str, asked: int
+) -> None:
+    ledger.record([proof(2, 3, standing, at=1, page="a")])
+
+    ledger.record([proof(0, 6, "empty", reason="beyond the vendor's horizon", at=9, page="b")])
+
+    assert next(row for row in told(ledger) if row[2] == standing)[-1] == asked
+
+
+def test_two_silences_of_the_vendor_join_only_when_both_are_long_past(ledger: Ledger) -> None:
+    none = "vendor says none"
+    long_past = [proof(-40, -30, "empty", reason=none), proof(-30, -20, "empty", reason=none, at=9)]
+    fresh = [proof(10, 14, "empty", reason=none), proof(14, 16, "empty", reason=none, at=9)]
+
+    ledger.record(long_past + fresh)
+
+    assert [(s, e, at) for s, e, _, _, at in told(ledger)] == [(-40, -20, 0), (10, 14, 0), (14, 16, 9)]
 
 
 @settings(max_examples=60, deadline=None)
@@ -205,7 +262,9 @@ def test_stretches_are_ascending_disjoint_and_merged_in_whatever_order_the_proof
 
     for left, right in itertools.pairwise(known):
         assert left.sessions.end <= right.sessions.start
-        if left.sessions.end == right.sessions.start and left.standing in {"final", "empty"}:
+        if left.sessions.end == right.sessions.start and (
+            left.standing == "final" or left.reason is Reason.HALT or left.fetched_at == right.fetched_at
+        ):
             assert (left.standing, left.reason) != (right.standing, right.reason)
 
 
@@ -224,6 +283,7 @@ def test_a_final_day_is_never_downgraded_by_an_older_proof(
         after = by_day(ledger, MOUTAI)
         lost = [day for day, known in before.items() if known[0] == "final" != after[day][0]]
 
+        assert one.standing != "empty" or not lost
         assert all(one.fetched_at >= proved[day] for day in lost)
         if one.series == MOUTAI and one.standing == "final":
             proved |= {d: max(proved.get(d, one.fetched_at), one.fetched_at) for d in days_of(one)}
@@ -243,13 +303,14 @@ def asked(one: Covered, page: str, stretch: int) -> Asked:
 def test_rebuilding_from_the_requests_equals_having_recorded_each_proof_when_it_came(
     shared: tuple[Ledger, Ledger], proofs: list[Covered], dice: Random
 ) -> None:
-    rows = [asked(one, f"{n:03d}", 0) for n, one in enumerate(proofs)]
+    named = [replace(one, first_request=f"{n:03d}", last_request=f"{n:03d}") for n, one in enumerate(proofs)]
+    rows = [asked(one, one.first_request, 0) for one in named]
     table = requests.rows(dice.sample(rows, len(rows)))
 
     live, rebuilt = shared
     live.clear()
 
-    for one in requests.covered(table):
+    for one in sorted(named, key=lambda p: (p.fetched_at, p.first_request)):
         live.record([one])
     rebuilt.record([proof(0, 99, "empty", reason="halt", at=99)])
     rebuilt.rebuild(table)
@@ -266,7 +327,7 @@ def test_rebuilding_tags_the_state_with_what_it_was_rebuilt_from(tmp_path: Path)
     assert told(Ledger(state)) == [(0, 3, "final", "page..page", 0)]
 
 
-def test_requests_that_prove_nothing_or_are_adjusted_cover_nothing() -> None:
+def test_requests_that_prove_nothing_or_are_adjusted_cover_nothing(ledger: Ledger) -> None:
     plain = asked(proof(0, 3), "page", 0)
     nothing = replace(plain, proved=None, standing=None, outcome="refused", reason="no right", stretch=1)
     adjusted = replace(plain, adjust="qfq", stretch=2)
@@ -275,8 +336,10 @@ def test_requests_that_prove_nothing_or_are_adjusted_cover_nothing() -> None:
 
     assert table.schema.equals(requests.SCHEMA)
     assert table["proved_start"].to_pylist() == [None, DAY, DAY]
-    assert requests.covered(table) == [proof(0, 3, page="page")]
-    assert requests.covered(requests.rows([])) == []
+    ledger.rebuild(table)
+    assert told(ledger) == [(0, 3, "final", "page..page", 0)]
+    ledger.rebuild(requests.rows([]))
+    assert told(ledger) == []
 
 
 def test_the_published_table_has_one_row_per_stretch(ledger: Ledger) -> None:
@@ -351,10 +414,11 @@ def test_a_fact_is_replaced_by_a_newer_answer_and_not_by_an_older_one(ledger: Le
     assert ledger.fact("mm", "end_honoured") is None
 
 
-def test_the_requests_survive_a_way_through_parquet(tmp_path: Path) -> None:
+def test_the_requests_survive_a_way_through_parquet(tmp_path: Path, ledger: Ledger) -> None:
     table = requests.rows([asked(proof(0, 3, at=4), "page", 0)])
     pq.write_table(table, tmp_path / "requests.parquet")
 
     back = pq.read_table(tmp_path / "requests.parquet")
 
-    assert requests.covered(back) == [proof(0, 3, at=4, page="page")]
+    ledger.rebuild(back)
+    assert told(ledger) == [(0, 3, "final", "page..page", 4)]

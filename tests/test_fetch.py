@@ -419,7 +419,7 @@ def test_a_refused_row_leaves_its_session_untold(freq):
     times = daily(TRADED) if freq is Freq.D1 else minutes("XSHG", TRADED, freq)
     spoiled = times[-3] if freq is Freq.D1 else micros(XSHG.hours(TRADED[-3]).open)
     wire = Contradicting(
-        times, trick=lambda entry, shown, number: sorted({*shown}) + [spoiled] * (spoiled in shown)
+        times, trick=lambda entry, shown, number: sorted([*shown, *([spoiled] if spoiled in shown else [])])
     )
 
     chain, taken = run(wire, "600519.SH", freq, Span(date(2026, 11, 9), date(2026, 11, 21)))
@@ -433,11 +433,13 @@ def test_a_refused_row_leaves_its_session_untold(freq):
 def test_a_refused_row_is_remembered_until_its_session_is_proven():
     times = minutes("XSHG", TRADED, Freq.M30)
     spoiled = micros(XSHG.hours(TRADED[-2]).close) - 1_800_000_000  # its session is cut by the page
-    wire = Contradicting(times, trick=lambda entry, shown, number: [*shown, spoiled] if number == 1 else None)
+    wire = Contradicting(
+        times, trick=lambda entry, shown, number: sorted([*shown, spoiled]) if number == 1 else None
+    )
 
     _, taken = run(wire, "600519.SH", Freq.M30, Span(date(2026, 11, 18), date(2026, 11, 21)))
 
-    assert [set(t.untold) for t in taken if t.stretches] == [set(), {TRADED[-2]}]
+    assert [set(t.untold) for t in taken if t.stretches] == [set(), {TRADED[-2]}, set()]
 
 
 @pytest.mark.parametrize(("freq", "doubtful"), [(Freq.D1, [HALT[0], date(2026, 11, 5)]), (Freq.H1, None)])
@@ -502,7 +504,7 @@ def test_the_opening_print_on_the_page_before_belongs_to_its_session():
     whole = bars(taken)
     assert chain.done
     assert whole.num_rows == 16
-    assert whole["volume"].to_pylist()[::8] == [10.0, 10.0]
+    assert whole["volume"].to_pylist()[::8] == [1000.0, 1000.0]
 
 
 def test_a_short_page_of_a_vendor_that_gives_only_one_says_that_there_is_no_more():
@@ -516,17 +518,19 @@ def test_a_short_page_of_a_vendor_that_gives_only_one_says_that_there_is_no_more
 
 
 def test_a_short_question_to_a_vendor_that_gives_only_one_page_is_asked_again_in_full():
+    hours = [XSHG.hours(day) for day in TRADED]
+    prints = [micros(at) for h in hours for at in (h.open - timedelta(minutes=30), h.close)]
     wire = Wire(
-        minutes("XSHG", TRADED, Freq.M30), replace(DEEP, end_honoured=False, page_limit=40), mode="ignored"
-    )
-    prints = [micros(XSHG.hours(d).open) - 1_800_000_000 for d in TRADED]
-    wire.times = sorted([*wire.times, *prints])
+        sorted(minutes("XSHG", TRADED, Freq.M30) + prints),  # 10 a session, where 8 are expected
+        replace(DEEP, end_honoured=False, page_limit=40), mode="ignored",
+    )  # fmt: skip
 
     chain, taken = run(wire, "600519.SH", Freq.M30, Span(TRADED[-2], date(2026, 11, 21)))
 
-    assert chain.done
-    assert [entry.end for entry in wire.asked] == [None] * len(wire.asked)
+    assert (chain.done, chain.stopped) == (True, "")
+    assert [(entry.end, entry.count) for entry in wire.asked] == [(None, 18), (None, 40)]
     assert bars(taken).num_rows == 16
+    assert Reason.HORIZON not in {t[3] for t in told(taken)}
 
 
 def test_what_is_held_of_a_page_does_not_keep_the_page_in_memory():

@@ -1,13 +1,16 @@
 """What can happen on the way to a vendor, and what it is called; no secret in any of it."""
 
+import logging
 import traceback
 from datetime import UTC, datetime
+from urllib.parse import quote
 
 import httpx
 import pytest
 
 from klake.errors import BadCredentials, BadPage, RateLimited, VendorDown, VendorError, VendorRefused
 from klake.ingest.http import Http, client_for, is_loopback, masked
+from klake.sandbox.server import Sandbox
 from klake.schemas.clock import ManualClock
 
 SECRET = "s3cret-of-a-user"
@@ -99,6 +102,37 @@ def test_a_good_reply_comes_whole_and_is_no_failure():
 def test_a_body_without_end_is_cut_off():
     with pytest.raises(BadPage, match="larger than 10 bytes"):
         asked(lambda request: httpx.Response(200, content=b"x" * 11), largest=10)
+
+
+@pytest.mark.parametrize("level", [logging.INFO, logging.DEBUG])
+@pytest.mark.parametrize("key", [SECRET, "a key/with+odd=signs&more", "密钥"])
+def test_a_key_in_the_query_is_in_no_log(level, key, caplog):
+    with Sandbox(clock_start=NOW) as sandbox, caplog.at_level(level):
+        client = client_for(sandbox.qos_url, 5.0)
+        sender = Http("qos", sandbox.qos_url, ManualClock(NOW), (key,), client)
+        sender.post("/kline", b"{}", {}, {"key": key})
+        sender.close()
+
+    logged = [r.getMessage() for r in caplog.records if r.name.startswith("http")]
+    assert any("key=***" in text for text in logged)
+    assert not any(form in text for text in logged for form in (key, quote(key), quote(key, safe="")))
+
+
+def test_who_breaks_off_or_fails_has_replied_and_who_does_not_answer_has_not():
+    def broken(request: httpx.Request) -> httpx.Response:
+        def parts():
+            yield b"{"
+            raise httpx.RemoteProtocolError("peer closed")
+
+        return httpx.Response(200, content=parts())
+
+    with pytest.raises(VendorDown, match="broke off") as half:
+        asked(broken)
+    with pytest.raises(VendorDown) as none:
+        asked(raising(httpx.ConnectError("refused")))
+    assert (half.value.replied, none.value.replied) == (True, False)
+    failing = http(lambda request: httpx.Response(504))
+    assert failing.failure(failing.post("/kline", b"{}", {})).replied
 
 
 def test_a_redirect_is_not_followed_because_it_would_carry_the_key():

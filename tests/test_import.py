@@ -501,3 +501,88 @@ def test_a_file_of_an_unknown_symbol_says_so(store: Store, tmp_path: Path) -> No
     report = brought(store, file, Mapping(Freq.D1, symbol="XX!", label="date"))
 
     assert "XX!" in report.files[0].error
+
+
+def test_a_folder_is_read_without_its_lakes_and_what_is_hidden(store: Store, tmp_path: Path) -> None:
+    row = HEAD + "2026-11-18,1,2,0.5,1.5,100\n"
+    for place in (".trash", "sub", "sub/.git", "sub/lake/bars"):
+        (tmp_path / "in" / place).mkdir(parents=True)
+        written(tmp_path / "in" / place / "a.csv", row)
+    written(tmp_path / "in" / "sub" / "lake" / "klake-lake.json", "{}")
+    written(tmp_path / "in" / "sub" / "lake" / "b.csv", row)
+    written(tmp_path / "in" / "._b.csv", row)
+
+    report = brought(store, tmp_path / "in", DAILY)
+
+    assert [f.path for f in report.files] == [str(tmp_path / "in" / "sub" / "a.csv")]
+    for inside in ("sub/lake", "sub/lake/bars"):
+        with pytest.raises(BadRequest, match="lakes"):
+            brought(store, tmp_path / "in" / inside, DAILY)
+
+
+@pytest.mark.parametrize("column", ["symbol", "code", "代码"])
+def test_a_symbol_never_overrides_the_column_that_names_it(store: Store, tmp_path: Path, column: str) -> None:
+    file = written(
+        tmp_path / "a.csv", f"{column},date,open,high,low,close,volume\n000001.SZ,2026-11-18,1,2,0.5,1.5,100\n"
+    )
+
+    report = brought(store, file, DAILY)
+    right = brought(store, file, replace(DAILY, symbol=""))
+
+    assert f"column {column}" in report.files[0].error and right.written.new == 1
+    assert [row["symbol"] for row in stored(store)] == ["000001.SZ"]
+
+
+def test_columns_of_a_file_without_header_are_asked_for_by_number(tmp_path: Path) -> None:
+    file = written(tmp_path / "a.csv", "2026-11-18,1,2,0.5,1.5,100\n")
+
+    with pytest.raises(BadRequest, match="numbers from 0"):
+        read(file, replace(DAILY, header=False))
+
+
+@pytest.mark.parametrize("delimiter", [";;", "", "，", '"', "1", "\n"])
+def test_a_delimiter_that_cannot_be_one_is_refused(delimiter: str) -> None:
+    with pytest.raises(BadRequest, match="one character"):
+        replace(DAILY, delimiter=delimiter)
+
+
+@pytest.mark.parametrize("zone", ["Mars/X", "Asia", "../etc", "上海"])
+def test_a_zone_that_is_none_is_refused_for_days_too(zone: str) -> None:
+    with pytest.raises(BadRequest, match="Asia/Shanghai"):
+        replace(DAILY, zone=zone)
+
+
+def test_many_rows_of_one_kind_are_told_by_the_first_and_a_count(store: Store, tmp_path: Path) -> None:
+    bad = "".join("2026-11-18,x,2,0.5,1.5,100\n" for _ in range(100))
+    low = "".join(f"2026-11-{day:02d},1,2,9.5,1.5,100\n" for day in (9, 10, 11, 12))
+    file = written(tmp_path / "a.csv", HEAD + "2026-11-19,1,2,0.5,1.5,100\n" + bad + low + "2026-11-14,1,2,1,1,1\n")
+
+    told = brought(store, file, DAILY).files[0]
+
+    assert told.reasons["open cannot be read"] == told.broken == 100
+    assert sum(told.reasons.values()) == told.broken + told.rejected
+    assert len([p for p in told.problems if "open cannot be read" in p]) == 3
+    assert len(told.problems) == 3 + 3 + 1
+    assert any(p.startswith("600519.SH 2026-11-09: ") for p in told.problems)
+    assert any("no session: symbol=600519.SH, session=2026-11-14, open=1.0" in p for p in told.problems)
+
+
+def test_a_row_of_a_parquet_file_is_told_in_plain_text(tmp_path: Path) -> None:
+    file = tmp_path / "a.parquet"
+    same = {name: [1.0] * 2 for name in ("open", "high", "low", "volume")}
+    days = [date(2026, 11, 18), date(2026, 11, 19)]
+    pl.DataFrame({"date": days, **same, "close": [None, 1.0]}).write_parquet(file)
+
+    _, broken = read(file, DAILY)
+
+    assert broken[0].text == "ts=2026-11-18, open=1.0, high=1.0, low=1.0, close=, volume=1.0"
+
+
+def test_a_report_names_the_lakes_true_version_also_when_nothing_came(store: Store, tmp_path: Path) -> None:
+    good = written(tmp_path / "a.csv", HEAD + "2026-11-18,1,2,0.5,1.5,100\n")
+    brought(store, good, DAILY)
+
+    report = brought(store, tmp_path / "none.csv", DAILY)
+
+    assert report.written.version == store.version == 1
+    assert report.files[0].error == "there is no such file"

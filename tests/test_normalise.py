@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from klake.schemas.freq import Freq
 from klake.schemas.grid import grid, micros
 from klake.schemas.page import Entry, SeriesPage
 from klake.schemas.session import calendar
+from klake.schemas.symbol import Symbol
 
 LATER = datetime(2026, 11, 27, 12, tzinfo=UTC)
 FRIDAY = date(2026, 11, 20)
@@ -99,6 +101,28 @@ def test_a_year_of_new_york_keeps_its_dates_through_both_changes_of_the_clock():
     assert got.bars["session"].to_pylist() == days
 
 
+def test_local_midnights_keep_their_dates_when_shanghai_had_summer_time():
+    days = [date(1991, 3, 1), date(1991, 6, 3), date(1991, 6, 4), date(1991, 9, 16), date(1992, 3, 2)]
+    midnights = [datetime(d.year, d.month, d.day, tzinfo=ZoneInfo("Asia/Shanghai")) for d in days]
+
+    got = page("000001.SH", Freq.D1, rows(midnights))
+
+    assert got.bars["session"].to_pylist() == days
+
+
+@given(
+    st.lists(st.dates(date(1975, 1, 1), date(2030, 1, 1)), min_size=1, max_size=5, unique=True),
+    st.sampled_from(["600519.SH", "00700.HK", "AAPL.US"]),
+)
+def test_a_local_midnight_is_of_its_own_day_in_every_year(days, symbol):
+    zone = ZoneInfo(Symbol.parse(symbol).place.zone)
+    midnights = [datetime(d.year, d.month, d.day, 0, 0, tzinfo=zone) for d in sorted(days)]
+
+    got = page(symbol, Freq.D1, rows(midnights))
+
+    assert got.bars["session"].to_pylist() == sorted(days)
+
+
 @pytest.mark.parametrize(
     "start",
     [
@@ -154,6 +178,15 @@ def test_minutes_are_open_closed_or_final_by_their_own_end():
     got = page("600519.SH", Freq.M30, rows(starts[:8]), replace(CAPABILITY, settle_s={"*": 3600.0}), received)
 
     assert got.bars["state"].to_pylist() == ["final"] * 5 + ["closed", "closed", "open"]
+
+
+@pytest.mark.parametrize(("minute", "state"), [(45, "open"), (60, "closed")])
+def test_an_hour_that_begins_before_the_open_ends_an_hour_later(minute, state):
+    begun = utc(2026, 11, 19, 14, 0)  # 09:00 in New York
+
+    got = page("AAPL.US", Freq.H1, rows([begun]), received=begun + timedelta(minutes=minute))
+
+    assert got.bars["state"].to_pylist() == [state]
 
 
 def test_a_print_after_the_close_keeps_the_last_bar_from_being_final_too_soon():

@@ -1,6 +1,7 @@
 """The plan: what is missing, in the fewest requests, said before anything is sent."""
 
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,8 @@ from klake.schemas.quota import Quota
 from klake.schemas.session import calendar
 from klake.schemas.span import Span
 from klake.schemas.symbol import Class, Symbol
+from klake.storage.coverage import Ledger
+from klake.storage.state import State
 
 NOW = datetime(
     2026, 11, 20, 8, 30, tzinfo=UTC
@@ -109,26 +112,86 @@ def test_a_closed_session_rides_along_but_is_no_reason_to_ask() -> None:
     assert [w.sessions for w in riding.wants] == [Span(date(2026, 11, 19), date(2026, 11, 21))]
 
 
+def utc(day: int, hour: int, minute: int, second: int = 0) -> datetime:
+    return datetime(2026, 11, day, hour, minute, second, tzinfo=UTC)
+
+
 @pytest.mark.parametrize(
-    "freq, fetched, is_due",
+    ("symbol", "freq", "fetched", "now", "is_due"),
     [
-        (
-            Freq.D1,
-            datetime(2026, 11, 20, 5, tzinfo=UTC),
-            True,
-        ),  # fetched at 13:00, the session has ended since
-        (Freq.M1, datetime(2026, 11, 20, 5, tzinfo=UTC), True),
-        (
-            Freq.M1,
-            datetime(2026, 11, 20, 6, 59, 30, tzinfo=UTC),
-            False,
-        ),  # not one more minute has ended since
+        ("600519.SH", Freq.D1, utc(20, 5, 0), utc(20, 8, 30), True),  # the session has ended since
+        ("600519.SH", Freq.D1, utc(20, 5, 0), utc(20, 6, 59), False),
+        ("600519.SH", Freq.D1, utc(20, 7, 0, 1), utc(25, 8, 30), False),  # other sessions do not matter
+        ("600519.SH", Freq.M1, utc(20, 5, 0), utc(20, 8, 30), True),
+        ("600519.SH", Freq.M1, utc(20, 6, 59, 30), utc(20, 6, 59, 59), False),
+        ("600519.SH", Freq.M1, utc(20, 6, 59, 30), utc(20, 7, 0), True),  # the last minute has ended
+        ("600519.SH", Freq.M1, utc(20, 6, 59, 30), utc(21, 12, 0), True),  # Saturday
+        ("600519.SH", Freq.M1, utc(20, 7, 0), utc(21, 12, 0), False),
+        ("600519.SH", Freq.H1, utc(20, 6, 10), utc(22, 12, 0), True),  # Sunday
+        ("600519.SH", Freq.M1, utc(20, 3, 35), utc(20, 3, 37), False),  # lunch
+        ("600519.SH", Freq.M1, utc(20, 3, 35), utc(20, 5, 1), True),
+        ("600519.SH", Freq.M1, utc(20, 3, 29, 59), utc(20, 3, 37), True),
+        ("600519.SH", Freq.M15, utc(20, 2, 14), utc(20, 2, 15), True),
+        ("600519.SH", Freq.M15, utc(20, 2, 15), utc(20, 2, 29), False),
+        ("BTCUSDT.P.QOS", Freq.H4, utc(20, 3, 59), utc(20, 7, 58), True),  # one ended at 04:00
+        ("BTCUSDT.P.QOS", Freq.H4, utc(20, 4, 1), utc(20, 7, 58), False),
     ],
 )
-def test_an_open_session_is_due_when_something_has_ended(freq: Freq, fetched: datetime, is_due: bool) -> None:
-    held = stretch("600519.SH", freq, date(2026, 11, 20), date(2026, 11, 21), Standing.OPEN, fetched)
+def test_an_open_session_is_due_when_something_has_ended(
+    symbol: str, freq: Freq, fetched: datetime, now: datetime, is_due: bool
+) -> None:
+    held = stretch(symbol, freq, date(2026, 11, 20), date(2026, 11, 21), Standing.OPEN, fetched)
 
-    assert due(held, calendar("XSHG"), NOW) is is_due
+    assert due(held, calendar(Symbol.parse(symbol).place.calendar), now) is is_due
+
+
+def test_a_week_is_due_after_each_of_its_sessions_and_not_after_those_of_the_next() -> None:
+    held = stretch("600519.SH", Freq.W1, date(2026, 11, 16), date(2026, 11, 23), Standing.OPEN, utc(18, 8, 0))
+    late = stretch("600519.SH", Freq.W1, date(2026, 11, 16), date(2026, 11, 23), Standing.OPEN, utc(20, 8, 0))
+
+    assert [due(held, calendar("XSHG"), at) for at in (utc(19, 6, 0), utc(19, 7, 0))] == [False, True]
+    assert not due(late, calendar("XSHG"), utc(24, 9, 0))
+
+
+def test_only_what_had_not_settled_when_it_was_fetched_rides_along() -> None:
+    series = Series("qos", "600519.SH", Freq.D1)
+    none = {"standing": Standing.EMPTY, "reason": Reason.VENDOR_NONE}
+    held = [
+        stretch("600519.SH", Freq.D1, date(2026, 10, 1), date(2026, 11, 17), Standing.FINAL),
+        stretch("600519.SH", Freq.D1, date(2026, 11, 17), date(2026, 11, 18), at=utc(18, 1, 0), **none),
+        stretch("600519.SH", Freq.D1, date(2026, 11, 18), date(2026, 11, 19), at=utc(18, 7, 1), **none),
+    ]
+
+    plan = planned(["600519.SH"], [Freq.D1], date(2026, 10, 1), {series: held}, now=utc(19, 7, 1))
+
+    assert [w.sessions for w in plan.wants] == [Span(date(2026, 11, 18), date(2026, 11, 20))]
+
+
+def test_a_long_halt_does_not_ride_every_night_as_a_whole(tmp_path: Path) -> None:
+    days, series = calendar("XSHG"), Series("qos", "600519.SH", Freq.M1)
+    ledger = Ledger(State.open(tmp_path / "state.sqlite", "lake"))
+
+    asked: list[Span[date]] = []
+    for day in days.sessions(date(2026, 1, 5), date(2026, 5, 1)):
+        now = days.hours(day).close + timedelta(minutes=20)
+        plan = planned(
+            ["600519.SH"], [Freq.M1], date(2026, 1, 5), {series: ledger.covered([series])[series]}, now=now
+        )
+        asked = [w.sessions for w in plan.wants]
+        ledger.record(
+            Covered(series, span, Standing.EMPTY, Reason.VENDOR_NONE, "p", "p", now) for span in asked
+        )
+
+    assert asked == [Span(date(2026, 4, 29), date(2026, 5, 1))]
+
+
+def test_the_newest_hole_of_a_series_goes_first() -> None:
+    series = Series("qos", "600519.SH", Freq.D1)
+    held = [stretch("600519.SH", Freq.D1, date(2016, 1, 1), date(2026, 11, 19), Standing.FINAL)]
+
+    plan = planned(["600519.SH"], [Freq.D1], date(2000, 1, 1), {series: held})
+
+    assert [w.sessions.start for w in plan.wants] == [date(2026, 11, 19), date(2000, 1, 1)]
 
 
 def test_a_job_wants_the_session_that_has_opened() -> None:

@@ -2,6 +2,7 @@
 
 import io
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -10,7 +11,7 @@ from klake.cli.progress import Drawn
 from klake.cli.session import Session
 from klake.schemas.clock import ManualClock
 from klake.schemas.events import Event, Fetched, Finding, Planned, Replayed, RunEnded, Waiting
-from klake.schemas.report import RunReport
+from klake.schemas.report import Parked, RunReport
 
 NOW = datetime(2026, 11, 20, 8, tzinfo=UTC)
 RUN: tuple[Event, ...] = (
@@ -75,3 +76,41 @@ def test_a_clock_that_has_gone_never_stops_a_run(monkeypatch: pytest.MonkeyPatch
         drawn.emit(RUN[1])
 
     assert "40 requests" in stream.getvalue()
+
+
+def _lines(monkeypatch: pytest.MonkeyPatch, *events: Event) -> list[str]:
+    monkeypatch.setattr(sys, "stderr", stream := io.StringIO())
+    with Drawn(Session()) as drawn:
+        drawn.clock = ManualClock(NOW)
+        for event in events:
+            drawn.emit(event)
+    return stream.getvalue().splitlines()
+
+
+def test_findings_of_one_rule_are_told_three_times_and_then_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    jumps = [Finding("jump", "600519.SH", f"2026-11-{day:02d}: far") for day in range(1, 21)]
+
+    told = _lines(monkeypatch, *jumps, Finding("volume unit", "", "not verified"), RunEnded(RunReport("r", "daily", "qos")))
+
+    assert [line for line in told if "jump" in line] == [
+        *(f"finding: 600519.SH jump: 2026-11-0{day}: far" for day in (1, 2, 3)),
+        "finding: and 17 more of jump: see the view `findings`",
+    ]
+    assert "finding: volume unit: not verified" in told
+
+
+def test_nothing_to_ask_for_is_told_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = Planned(requests=0, fewest=0, bars=0, series=0, finish_at=NOW)
+    waiting = replace(planned, parked=2, retry_at=NOW + timedelta(hours=2))
+    parked = [Parked("ZZZZ.US", "1d", "no such symbol", None)]
+
+    whole = _lines(monkeypatch, planned, RunEnded(RunReport("r", "daily", "qos", expected=9, stored=9)))
+    aside = _lines(monkeypatch, waiting, RunEnded(RunReport("r", "daily", "qos", expected=9, missing=9)))
+    refused = _lines(monkeypatch, planned, RunEnded(RunReport("r", "daily", "qos", expected=9, parked=parked)))
+    cut = _lines(monkeypatch, planned, RunEnded(RunReport("r", "daily", "qos", expected=9, missing=9, error="down")))
+    died = _lines(monkeypatch, planned, RunEnded(RunReport("r", "daily", "qos")))
+
+    assert whole == ["nothing to ask for: everything wanted is accounted for"]
+    assert aside == ["nothing to ask for now: 2 series are set aside until 2026-11-20 10:00Z"]
+    assert refused == ["nothing to ask for now: 1 series is set aside"]
+    assert cut == ["nothing was asked for"] and died == []

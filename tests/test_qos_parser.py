@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klake.errors import BadPage
+from klake.errors import BadPage, BadRequest
 from klake.ingest.normalise import fold
 from klake.ingest.registry import open_vendor
 from klake.ingest.vendors.qos_wire import meaning_of, names
@@ -236,6 +236,9 @@ def test_daily_bars_of_a_market_whose_label_nobody_has_seen_are_refused():
 
     assert got.outcome == "refused"
     assert "U11" in got.reason
+    with pytest.raises(BadRequest, match="U11"):
+        QOS.request((Entry("EURUSD.FX", Freq.W1, None, 5),))
+    assert QOS.request((Entry("EURUSD.FX", Freq.H1, None, 5),)).entries
 
 
 @pytest.mark.parametrize(
@@ -268,6 +271,23 @@ def test_parsing_a_page_again_gives_the_same_bars():
 )  # fmt: skip
 def test_a_message_is_classed_by_its_words(text, meaning):
     assert meaning_of(text) == meaning
+
+
+@pytest.mark.parametrize(
+    ("text", "codes", "status", "meaning"),
+    [
+        ("US:KEY not found", ["US:KEY"], 200, "symbol"), ("invalid code US:KEY", [], 200, "symbol"),
+        ("KEY not found", ["US:KEY"], 200, "symbol"), ("Key expired.", ["US:KEY"], 200, "key"),
+        ("Symbol TURKEY invalid", [], 200, "symbol"), ("no data for US:KEY", ["US:KEY"], 200, "symbol"),
+        ("HK:RATE no permission", [], 200, "symbol"), ("Invalid api_key", [], 200, "key"), ("API-key wrong", [], 200, "key"),
+        ("Too many requests for these codes", [], 200, "rate"), ("too many codes", [], 200, "products"),
+        ("Rate limit exceeded: 10 product requests per minute", [], 200, "rate"),
+        ("Request frequency limit of product US exceeded", [], 200, "rate"),
+        ("slow down with these symbols", [], 429, "rate"), ("Key expired.", [], 429, "key"),
+    ],
+)  # fmt: skip
+def test_what_a_code_is_called_and_what_a_rate_counts_misleads_nobody(text, codes, status, meaning):
+    assert meaning_of(text, codes, status) == meaning
 
 
 def test_a_message_names_a_code_padded_or_not():

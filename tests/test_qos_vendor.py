@@ -21,7 +21,7 @@ from klake.errors import (
     VendorError,
     VendorRefused,
 )  # fmt: skip
-from klake.ingest.canary import canaries
+from klake.ingest.canary import Fact, Unverified, canaries, fact_names
 from klake.ingest.clock import SandboxClock
 from klake.ingest.registry import kinds, open_vendor, vendor_class
 from klake.ingest.vendor import MarketDay, PageIds, account_of
@@ -315,28 +315,83 @@ class Noted:
     """Facts in a dict; requests counted."""
 
     def __init__(self) -> None:
-        self.kept: dict[str, str] = {}
+        self.kept: dict[str, Fact] = {}
         self.sent = 0
 
-    def fact(self, vendor: str, name: str) -> str | None:
+    def fact(self, vendor: str, name: str) -> Fact | None:
         return self.kept.get(name)
 
-    def counted(self, call: Callable[[], Page]) -> Page:
+    def asked(self, call: Callable[[], Page]) -> Page:
         self.sent += 1
         return call()
+
+
+def checked(vendor, notes: Noted, symbols=SYMBOLS) -> dict[str, str]:
+    """Return the facts that the canaries find, and keep them."""
+    facts = [f for f in canaries(vendor, symbols, notes, notes.asked) if isinstance(f, Fact)]
+    notes.kept |= {f.name: f for f in facts}
+    return {f.name: f.value for f in facts}
+
+
+def quoting(**volumes: float):
+    """Return a vendor whose snapshots have the price 100 and a turnover of a million."""
+    quotes = [
+        {"c": code.replace("_", ":"), "lp": "100", "h": "101", "l": "99", "v": str(volume), "t": "1000000", "ts": 1763600000}
+        for code, volume in volumes.items()
+    ]  # fmt: skip
+    return told(lambda request: httpx.Response(200, json={"msg": "OK", "data": quotes}))
+
+
+def spelled(*texts: str) -> list[Symbol]:
+    return [Symbol.parse(text) for text in texts]
 
 
 def test_the_volume_unit_is_checked_once_per_venue_and_class(sandbox):
     vendor, notes = client(sandbox), Noted()
 
-    first = list(canaries(vendor, SYMBOLS, notes, notes.counted))
-    notes.kept = {fact.name: fact.value for fact in first}
-    second = list(canaries(vendor, SYMBOLS, notes, notes.counted))
+    first, second = checked(vendor, notes), checked(vendor, notes)
 
-    assert {f.name for f in first} >= {"volume SH.stock", "volume SZ.stock", "volume HK.stock"}
-    assert notes.kept["volume SH.stock"].startswith("100 (600519.SH: ")
-    assert second == []
+    assert set(first) >= {"volume SH.stock", "volume SZ.stock", "volume HK.stock"}
+    assert first["volume SH.stock"].startswith("100 (600519.SH: ")
+    assert second == {}
     assert notes.sent == 1
+
+
+def test_a_unit_that_is_declared_anew_is_checked_anew(sandbox):
+    notes = Noted()
+    checked(client(sandbox), notes)
+    overridden = client(sandbox, capability={"volume_factor": {"SH.stock": 1}})
+
+    with pytest.raises(UnitMismatch, match="declared as 1 per unit"):
+        checked(overridden, notes)
+
+
+def test_the_star_board_is_a_group_of_its_own(sandbox):
+    found = checked(client(sandbox), Noted(), spelled("600519.SH", "688999.SH"))
+
+    assert set(found) == {"volume SH.stock", "volume SH.stock.688"}
+    assert "688999.SH" in found["volume SH.stock.688"]
+    assert set(fact_names(["SH"])) >= set(found)
+
+
+@pytest.mark.parametrize("false", ["SH_688981", "SH_601398"])
+def test_every_symbol_that_was_traded_must_fit_and_who_does_not_is_named(false):
+    vendor = quoting(**{"SH_600519": 100, "SH_600000": 100, false: 10_000})
+    symbol = f"{false[3:]}.SH"
+
+    with pytest.raises(
+        UnitMismatch, match=rf"is: {symbol} 1;.*Leave these out.*a second \[vendors"
+    ) as caught:
+        checked(vendor, Noted(), spelled("600519.SH", "600000.SH", symbol))
+
+    assert "600519" not in str(caught.value)
+
+
+def test_an_index_has_no_price_to_check_its_volume_by():
+    vendor, notes = quoting(SH_000300=1), Noted()
+
+    assert checked(vendor, notes, spelled("000300.SH")) == {}
+    assert notes.sent == 0
 
 
 def test_a_false_volume_unit_stops_everything_and_says_how_to_go_on(sandbox):
@@ -345,14 +400,38 @@ def test_a_false_volume_unit_stops_everything_and_says_how_to_go_on(sandbox):
     with pytest.raises(
         UnitMismatch, match=r'volume_factor = \{ "SH.stock" = 100 \} under \[vendors.qos.capability\]'
     ):
-        list(canaries(vendor, SYMBOLS, notes, notes.counted))
+        checked(vendor, notes)
 
 
-def test_a_vendor_that_is_down_leaves_units_unverified(sandbox):
-    sandbox.faults.put([{"kind": "http_504", "next": 1}], {})
-    vendor, notes = client(sandbox), Noted()
+@pytest.mark.parametrize(
+    "reply",
+    [httpx.Response(504), httpx.Response(429), httpx.Response(200, json={"msg": "OK", "data": {}}),
+     httpx.Response(200, json={"msg": "Unknown code"})],
+    ids=["down", "too fast", "unreadable", "refused"],
+)  # fmt: skip
+def test_a_snapshot_that_does_not_come_leaves_units_unverified(reply):
+    vendor, notes = told(lambda request: reply), Noted()
 
-    assert list(canaries(vendor, SYMBOLS, notes, notes.counted)) == []
+    found = list(canaries(vendor, SYMBOLS[:2], notes, notes.asked))
+
+    assert [(type(f), f.name) for f in found] == [
+        (Unverified, "volume SH.stock"),
+        (Unverified, "volume SZ.stock"),
+    ]
+
+
+def test_a_429_is_about_the_rate_whatever_it_names():
+    vendor = told(lambda request: httpx.Response(429, json={"msg": "slow down with these codes"}))
+
+    with pytest.raises(RateLimited):
+        vendor.send(vendor.request(entries("AAPL.US")))
+
+
+def test_a_symbol_that_is_called_key_is_no_matter_of_the_key():
+    vendor = told(lambda request: httpx.Response(200, json={"msg": "US:KEY not found"}))
+
+    with pytest.raises(SymbolRefused, match=r"KEY\.US"):
+        vendor.send(vendor.request(entries("KEY.US")))
 
 
 @pytest.mark.parametrize(

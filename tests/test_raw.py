@@ -134,6 +134,42 @@ def test_unsettled_are_the_pages_that_nobody_stored(zone: RawZone) -> None:
     assert [p.id for p in zone.unsettled({"p2"})] == ["p1", "p3"]
 
 
+def test_pages_of_a_process_that_lives_are_not_unsettled_for_others(zone: RawZone, root: str) -> None:
+    zone.append([page(1), page(2, os.urandom(SEAL_BYTES))])  # sealed by its size, its run goes on
+    zone.append([page(3)])
+    other = again(root)
+
+    assert [path.suffix for path in (*sealed(root), *spooled(root))] == [".kraw", ".spool"]
+    assert len(other.living()) == 2
+    assert list(other.unsettled(set())) == []
+    assert {p.id for p in zone.unsettled(set())} == {"p1", "p2", "p3"}
+
+    zone.seal()
+
+    assert other.living() == frozenset()
+    assert {p.id for p in other.unsettled(set())} == {"p1", "p2", "p3"}
+    assert list(Path(root).glob("_spool/*")) == []
+
+
+def _die_after_sealing(root: str) -> None:
+    zone = RawZone(root, ManualClock(NOW))
+    zone.append([page(1, os.urandom(SEAL_BYTES))])
+    os._exit(9)
+
+
+def test_the_lock_that_a_dead_process_left_of_a_sealed_segment_is_removed(root: str) -> None:
+    dead = multiprocessing.get_context("spawn").Process(target=_die_after_sealing, args=(root,))
+    dead.start()
+    dead.join(60)
+
+    heir = again(root)
+    found = [p.id for p in heir.unsettled(set())]
+    heir.seal()
+
+    assert found == ["p1"]
+    assert list(Path(root).glob("_spool/*")) == []
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_a_segment_cut_at_any_byte_keeps_every_whole_record(

@@ -4,6 +4,7 @@ from collections.abc import Mapping as Names
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Final, Literal
+from zoneinfo import ZoneInfo
 
 from ...errors import BadRequest
 from ...schemas.freq import Freq
@@ -14,6 +15,8 @@ __all__ = ["FIELDS", "Mapping", "located"]
 
 FIELDS: Final = ("symbol", "ts", "date", "time", "open", "high", "low", "close", "volume", "amount")
 """What a column of a file can be; `date` and `time` are for files that split the two."""
+
+_DELIMITERS: Final = ",;|\t :^~!#$%&*"  # what no number and no quote holds
 
 # Columns named otherwise must be declared. Not here on purpose: `turnover` (an amount to some,
 # a rate to others), `Adj Close` (not as traded), `count` (a volume to some, trades to others).
@@ -99,6 +102,13 @@ class Mapping:
         for name in ("price_factor", "volume_factor", "amount_factor"):
             if not getattr(self, name) > 0:
                 raise BadRequest(name, getattr(self, name), hint="a factor is above 0")
+        if len(self.delimiter) != 1 or self.delimiter not in _DELIMITERS:
+            raise BadRequest(
+                "delimiter", self.delimiter, hint="one character, such as a comma, a semicolon or a tab",
+                hint_zh="须为一个字符，例如逗号、分号或制表符",
+            )  # fmt: skip
+        if self.zone:
+            _refuse_no_zone(self.zone)
 
     @property
     def declared(self) -> Declared:
@@ -129,16 +139,25 @@ def located(mapping: Mapping, names: list[str]) -> dict[str, int]:
         found = next((plain.index(name) for name in usual if name in plain), None)
         if found is not None and found not in mapping.columns.values():
             out[target] = found
-    if mapping.symbol:
-        out.pop("symbol", None)
+    if mapping.symbol and "symbol" in out:
+        raise BadRequest(
+            "symbol", mapping.symbol, hint=f"the column {names[out['symbol']]} says already whose rows these are: leave the symbol out",
+            hint_zh=f"列 {names[out['symbol']]} 已说明每行属于哪个标的：请不要再给出 symbol",
+        )  # fmt: skip
     needed = ("open", "high", "low", "close", "volume", *(() if mapping.symbol else ("symbol",)))
     lacking = [name for name in needed if name not in out]
     lacking += [] if "ts" in out or "date" in out else ["ts"]
     if lacking:
+        what = ", ".join(lacking)
+        if not mapping.header:
+            raise BadRequest(
+                "columns", ", ".join(names),
+                hint=f"say which number is {what}: without a header columns are numbers from 0, such as ts=0,open=1",
+                hint_zh=f"请声明 {what} 是第几列：没有表头时列从 0 开始编号，例如 ts=0,open=1",
+            )  # fmt: skip
         raise BadRequest(
-            "columns", ", ".join(names), hint=f"say which column is {', '.join(lacking)}",
-            hint_zh=f"请声明哪一列是 {', '.join(lacking)}",
-        )  # fmt: skip
+            "columns", ", ".join(names), hint=f"say which column is {what}", hint_zh=f"请声明哪一列是 {what}"
+        )
     return out
 
 
@@ -151,3 +170,12 @@ def _declared(column: str | int, names: list[str]) -> int:
     if column.strip() not in stripped:
         raise BadRequest("columns", column, tuple(stripped))
     return stripped.index(column.strip())
+
+
+def _refuse_no_zone(zone: str) -> None:
+    try:
+        ZoneInfo(zone)
+    except (KeyError, ValueError, OSError):  # not there; not a zone's name; a folder of zones
+        raise BadRequest(
+            "zone", zone, hint="name an IANA zone, such as Asia/Shanghai", hint_zh="请写 IANA 时区名，例如 Asia/Shanghai"
+        ) from None

@@ -62,7 +62,7 @@ def piece(raw: pl.DataFrame, mapping: Mapping, broken: list[Broken], texts: list
     frame = frame.with_columns(_whys(frame, time))
     bad = frame.filter(pl.col("why").is_not_null()).select("row", "line", "why")
     for row, line, why in bad.iter_rows():
-        text = texts[row] if texts is not None else str(raw.row(row, named=True))
+        text = texts[row] if texts is not None else _spelled(raw.row(row, named=True))
         broken.append(Broken(line, text, why))
     good = frame.filter(pl.col("why").is_null())
     symbol = pl.col("symbol") if "symbol" in good.columns else pl.lit(mapping.symbol)
@@ -95,6 +95,11 @@ def _stamped(given: pl.DataFrame, mapping: Mapping) -> pl.DataFrame:
             "such as Asia/Shanghai", hint_zh="文件中的时间没有时区：请声明，例如 Asia/Shanghai",
         )  # fmt: skip
     return rest.with_columns(placed_in(read, mapping.zone).alias("ts"))
+
+
+def _spelled(cells: dict[str, object]) -> str:
+    """Return the cells of a row that is no text in its file, as one would write them."""
+    return ", ".join(f"{name}={'' if v is None else v}" for name, v in cells.items() if name != "line")
 
 
 def _joined(given: pl.DataFrame) -> pl.Series:

@@ -27,7 +27,10 @@ def kind_of(path: Path) -> Kind:
     """Return what kind of file `path` is, by its suffix; a zip is taken for zipped CSV, not for Lean."""
     kind = _SUFFIXES.get(path.suffix.lower())
     if kind is None:
-        raise BadRequest("file", str(path), KINDS, hint=f"say which kind of file this is: {', '.join(KINDS)}")
+        raise BadRequest(
+            "file", str(path), hint=f"say which kind of file this is: {', '.join(KINDS)}",
+            hint_zh=f"请声明文件种类：{', '.join(KINDS)}",
+        )  # fmt: skip
     return kind
 
 
@@ -54,8 +57,8 @@ def mapping_of(path: Path, kind: Kind) -> Mapping:
     if kind == "lean":
         return lean_mapping(path)
     raise BadRequest(
-        "mapping", None, hint=f"a {kind} file does not tell its freq, units and label: declare them",
-        hint_zh=f"{kind} 文件不说明周期、单位与时间标签：请声明",
+        "file", str(path), hint=f"a {kind} file does not tell its freq, units and label: declare them (--freq, --label, …)",
+        hint_zh=f"{kind} 文件不说明周期、单位与时间标签：请声明（--freq、--label 等）",
     )  # fmt: skip
 
 

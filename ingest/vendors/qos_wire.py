@@ -37,7 +37,9 @@ _KEY: Final = re.compile(
 )  # fmt: skip
 _RATE: Final = re.compile(r"\btoo many requests|frequen|\bper minute\b|\brates?\b|频率|频繁", re.IGNORECASE)
 _LIMIT: Final = re.compile(r"\blimit|\btoo many\b|\bexceed|超限|超过|限制|上限", re.IGNORECASE)
-_PRODUCTS: Final = re.compile(r"\b(?:products?|symbols|codes|instruments)\b|品种|产品|标的|代码数", re.IGNORECASE)
+_PRODUCTS: Final = re.compile(
+    r"\b(?:products?|symbols|codes|instruments)\b|品种|产品|标的|代码数", re.IGNORECASE
+)
 _SYMBOL: Final = re.compile(
     r"\b(?:codes?|symbols?|instruments?|products?|permissions?)\b|代码|品种|标的|权限", re.IGNORECASE
 )
