@@ -81,7 +81,10 @@ def tell(session: Session, made: "Plan") -> None:
     else:
         print(label("finish") + tongue("now: there is nothing to ask for", "现在：没有需要请求的数据"))
     for text in made.unspelled:
-        print(label("unspelled") + tongue(f"{text}: {made.vendor} cannot have it", f"{text}：{made.vendor} 没有这种标的"))
+        print(
+            label("unspelled")
+            + tongue(f"{text}: {made.vendor} cannot have it", f"{text}：{made.vendor} 没有这种标的")
+        )
 
 
 def _dates(made: "Plan", freq: str) -> str:
@@ -94,4 +97,7 @@ def _finish(made: "Plan") -> str:
     first, last = instant(made.finish[0]), instant(made.finish[1])
     to = tongue(" to ", " 至 ")
     span = f"{first}{f'{to}{last}' if last != first else ''}"
-    return tongue(f"{span} (in {duration(early)} to {duration(late)})", f"{span}（{duration(early)} 至 {duration(late)} 后）")
+    return tongue(
+        f"{span} (in {duration(early)} to {duration(late)})",
+        f"{span}（{duration(early)} 至 {duration(late)} 后）",
+    )

@@ -115,7 +115,9 @@ class Drawn:
     def _waiting(self, event: Waiting) -> None:
         if event.seconds < 1:
             return
-        told = tongue(f"waiting {duration(event.seconds)}: {event.why}", f"等待 {duration(event.seconds)}：{event.why}")
+        told = tongue(
+            f"waiting {duration(event.seconds)}: {event.why}", f"等待 {duration(event.seconds)}：{event.why}"
+        )
         if self._bar is not None:
             self._say_state(told)
         elif not self._live:
@@ -136,13 +138,18 @@ class Drawn:
 
     def _open(self, requests: int, ends: str) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.table import Column
 
+        def text(form: str) -> TextColumn:  # wraps on a narrow terminal, where rich would cut numbers
+            return TextColumn(form, markup=False, table_column=Column())
+
+        out = console(sys.stderr)
         columns: tuple[Any, ...] = (
-            TextColumn("requests", markup=False), BarColumn(32), MofNCompleteColumn(),
-            TextColumn("{task.fields[rows]} bars", markup=False),
-            TextColumn("{task.fields[ends]}", markup=False), TextColumn("{task.fields[state]}", markup=False),
+            TextColumn(word("requests"), markup=False), BarColumn(max(8, min(32, out.width - 72))), MofNCompleteColumn(),
+            TextColumn("{task.fields[rows]} " + word("bars"), markup=False), text("{task.fields[ends]}"),
+            text("{task.fields[state]}"),
         )  # fmt: skip
-        self._bar = Progress(*columns, console=console(sys.stderr), refresh_per_second=8, transient=False)
+        self._bar = Progress(*columns, console=out, refresh_per_second=8, transient=False)
         self._task = self._bar.add_task("", total=requests, rows="0", ends=ends, state="")
         self._bar.start()
 
@@ -195,4 +202,6 @@ def _why_nothing(planned: Planned, report: RunReport) -> str:
         )
     if report.missing or report.error:
         return tongue("nothing was asked for", "没有发出请求")
-    return tongue("nothing to ask for: everything wanted is accounted for", "没有需要请求的数据：所要的都已有着落")
+    return tongue(
+        "nothing to ask for: everything wanted is accounted for", "没有需要请求的数据：所要的都已有着落"
+    )

@@ -70,7 +70,9 @@ def _written(
     widths = [max(map(_width, column)) for column in zip(header, *rows, strict=True)]
     seen = console(stream) if stream.isatty() else None
     groups = _groups(widths, seen.width if seen else _WIDE)
-    longest = max(sum(widths[n] + _GAP for n in group) + (group.start > 0) * _INDENT for group in groups) - _GAP
+    longest = (
+        max(sum(widths[n] + _GAP for n in group) + (group.start > 0) * _INDENT for group in groups) - _GAP
+    )
     line = "-" if not (stream.encoding or "").lower().startswith("utf") else "\u2500"
 
     def laid(cells: Sequence[str]) -> str:

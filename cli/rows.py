@@ -70,7 +70,9 @@ def form_of(form: str, out: str, *, as_json: bool = False) -> str:
         An unknown form or ending, or two things that contradict each other.
     """
     if as_json and form:
-        raise BadRequest("format", form, hint="give either --json or --format", hint_zh="--json 与 --format 只能用一个")
+        raise BadRequest(
+            "format", form, hint="give either --json or --format", hint_zh="--json 与 --format 只能用一个"
+        )
     form = "json" if as_json else form
     if form and form not in FORMATS:
         raise BadRequest("format", form, FORMATS)

@@ -43,7 +43,9 @@ def tell(found: "StatusReport") -> None:
     now, clock = instant(found.now), word(found.clock)
     print(tongue(f"as of {now} (clock: {clock})\n", f"截至 {now}（时钟：{clock}）\n"))
     if found.shelves:
-        header = words("vendor", "freq", "symbols", "bars", "sessions", "expected", "stored", "empty", "missing", "fresh")
+        header = words(
+            "vendor", "freq", "symbols", "bars", "sessions", "expected", "stored", "empty", "missing", "fresh"
+        )
         right = words("symbols", "bars", "expected", "stored", "empty", "missing")
         say_table(header, [_row(shelf) for shelf in found.shelves], right=right)
     else:
@@ -62,9 +64,14 @@ def tell(found: "StatusReport") -> None:
         print(f"{label('parked', 8)}{stuck.symbol} {stuck.freq} ({stuck.vendor}): {stuck.error}{again}")
     if len(found.stuck) > _SPELLED:
         more = len(found.stuck) - _SPELLED
-        print(label("parked", 8) + tongue(f"and {more} more; --json has them all", f"另有 {more} 个；--json 列出全部"))
+        print(
+            label("parked", 8)
+            + tongue(f"and {more} more; --json has them all", f"另有 {more} 个；--json 列出全部")
+        )
     for one in found.unverified:
-        print(f"{label('unverified', 12)}{one.vendor}: {', '.join(one.fields)} ({tongue('see', '见')} `klake vendors`)")
+        print(
+            f"{label('unverified', 12)}{one.vendor}: {', '.join(one.fields)} ({tongue('see', '见')} `klake vendors`)"
+        )
     for note in found.notes:
         print(f"{label('note', 8)}{note}")
 
@@ -89,8 +96,9 @@ def _run(run: "LastRun") -> str:
             f"{run.job}: began {began} and has not ended: it still runs, or was cut off",
             f"{run.job}：{began} 开始，尚未结束：仍在运行，或被中断",
         )
-    ended, error, new, sent = instant(run.ended_at), f", {run.error}" if run.error else "", count(run.new), count(run.requests)
-    how = tongue("done", "完成") if run.exit_code == 0 else tongue("exit", "退出码") + f" {run.exit_code}{error}"
+    ended, new, sent = instant(run.ended_at), count(run.new), count(run.requests)
+    failed = f"{tongue('exit', '退出码')} {run.exit_code}{f', {run.error}' if run.error else ''}"
+    how = tongue("done", "完成") if run.exit_code == 0 else failed
     return tongue(
         f"{run.job}: {ended}, {how}, {new} new bars, {plural(run.requests, 'request')}",
         f"{run.job}：{ended}，{how}，新增 {new} 根，请求 {sent} 次",

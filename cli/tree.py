@@ -52,7 +52,7 @@ app = typer.Typer(
     cls=_Sections, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Data goes to stdout, talk to stderr. Exit 0: done, 1: some work failed, 2: wrong use or "
-    "configuration, 3: interrupted, run it again. KLAKE_LANG=zh: errors in Chinese.",
+    "configuration, 3: interrupted, run it again. KLAKE_LANG=zh: errors and the talk of plan, sync, status and demo in Chinese.",
 )  # fmt: skip
 
 

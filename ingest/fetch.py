@@ -6,7 +6,7 @@ history; only whole sessions leave the chain.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -71,6 +71,9 @@ class Chain:
         Sessions that have not begun by then are left out.
     known_begin : date, optional
         The first session that can have bars; older ones are not asked for.
+    seen : mapping of date to datetime, optional
+        Sessions of which the lake holds every bar up to an instant, as when they were fetched
+        while they ran: a page need not reach back further.
 
     Attributes
     ----------
@@ -84,7 +87,7 @@ class Chain:
 
     def __init__(
         self, series: Series, wanted: Span[date], capability: Capability, calendar: Calendar, now: datetime,
-        known_begin: date | None = None,
+        known_begin: date | None = None, seen: Mapping[date, datetime] | None = None,
     ) -> None:  # fmt: skip
         freq = series.freq
         self.series, self.stopped = series, ""
@@ -97,7 +100,7 @@ class Chain:
         self._start = max(self._begin, freq.anchor(known_begin)) if known_begin else self._begin
         self._wanted = Span(self._start, max(self._start, wanted.end))
         self._pages = self._received = self._doubts = 0
-        self._whole_page = False
+        self._whole_page, self._seen = False, dict(seen or {})
         self._goes_back_from(None, now)
         self._end = self._first_end()
         self._newer = self._bars_above(self._low, now) if self._end else 0
@@ -251,7 +254,7 @@ class Chain:
             return self._closed(taken, (), witness)
         depth = self._capability.reach
         if depth and self._received >= depth:
-            return self._closed(taken, (self._older(Reason.HORIZON, witness),), witness)
+            return self._at_horizon(taken, witness)
         if not self._capability.end_honoured:
             return self._after_only_page(got, taken, witness)
         if self._pages >= self._cap:
@@ -263,9 +266,29 @@ class Chain:
         if got.bars.num_rows + len(got.rejects) < got.entry.count:
             return self._begun(taken, witness)
         if got.entry.count >= self._capability.page_limit:
-            return self._closed(taken, (self._older(Reason.HORIZON, witness),), witness)
+            return self._at_horizon(taken, witness)
         self._whole_page = True
         return taken
+
+    def _at_horizon(self, taken: Taken, witness: Witness) -> Taken:
+        """End the chain where the vendor gives no older bars.
+
+        What it has of the session that the horizon cuts is kept where no auction can be
+        missing from it: round the clock, where no page may ever hold a whole day. It stands as
+        held, with the horizon as the reason for what it lacks.
+        """
+        held = self._held
+        if held.num_rows:
+            session: date = held["session"][0].as_py()
+            if session >= self._start and not any(
+                grid(self._calendar.name, self._freq, session, session).auction
+            ):
+                found = stretches(self.series, self._calendar, Span(session, self._low), {session}, witness)
+                cut = tuple(replace(one, reason=Reason.HORIZON) for one in found)
+                bars = pa.concat_tables([fold(held), taken.bars])
+                taken = Taken(bars, (*cut, *taken.stretches), taken.rejects, taken.untold)
+                self._low = session
+        return self._closed(taken, (self._older(Reason.HORIZON, witness),), witness)
 
     def _joined(self, bars: pa.Table) -> pa.Table:
         """Return the page's bars below what is proven, the held session's newer part behind them."""
@@ -291,6 +314,8 @@ class Chain:
     def _opens(self, bars: pa.Table, session: date) -> bool:
         """Return whether nothing of `session` can stand before its first bar here."""
         ts, opened = bars["ts"][0].as_py(), self._calendar.hours(session).open
+        if session in self._seen and ts + timedelta(minutes=self._freq.minutes) <= self._seen[session]:
+            return True  # the lake holds what comes before
         if ts != opened:
             return bool(ts < opened)
         printed = grid(self._calendar.name, self._freq, session, session).auction
@@ -307,7 +332,7 @@ class Chain:
         witness = self._witness(page)
         depth = self._capability.reach
         if depth and self._received + self._newer >= depth:
-            return self._closed(nothing, (self._older(Reason.HORIZON, witness),), witness)
+            return self._at_horizon(nothing, witness)
         return self._begun(nothing, witness)
 
     def _begun(self, taken: Taken, witness: Witness) -> Taken:

@@ -76,12 +76,12 @@ def examine(config: str | None = None) -> Iterator[Check]:
         )
     else:
         yield Check("config", "ok", settings.where)
-    desk = open_desk(config)
-    yield from _clock(desk)
-    yield from _vendors(desk)
-    yield from _jobs(desk)
-    yield from _disk(desk)
-    yield from _lake(desk)
+    with open_desk(config) as desk:
+        yield from _clock(desk)
+        yield from _vendors(desk)
+        yield from _jobs(desk)
+        yield from _disk(desk)
+        yield from _lake(desk)
 
 
 def _engines() -> Iterator[Check]:

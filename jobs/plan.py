@@ -3,7 +3,7 @@
 import heapq
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 from typing import Any, Final
 
@@ -29,6 +29,7 @@ class Want:
     sessions: Span[date]
     bars: int
     entries: int
+    seen: tuple[tuple[date, datetime], ...] = ()  # sessions that the lake holds up to an instant
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +195,19 @@ def _wants(
                 out[-1] = joined
                 continue
         out.append(want)
-    return out
+    seen = _seen(held, days)
+    return [replace(w, seen=tuple(s for s in seen if w.sessions.start <= s[0] < w.sessions.end)) for w in out]
+
+
+def _seen(held: Sequence[Covered], days: Calendar) -> list[tuple[date, datetime]]:
+    """Return the sessions whose bars are held without a gap up to the instant at which they were fetched."""
+    running = (c for c in held if c.standing in (Standing.OPEN, Standing.CLOSED) and c.reason is Reason.NONE)
+    return [
+        (session, c.fetched_at)
+        for c in running
+        if c.series.freq.intraday
+        for session in days.sessions(c.sessions.start, c.sessions.end)
+    ]
 
 
 def missing_of(held: Iterable[Span[date]], taken: Iterable[Span[date]]) -> list[Span[date]]:

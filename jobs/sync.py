@@ -181,7 +181,7 @@ class _Run:
         self._canaries(made)
         chains = [
             Chain(w.series, w.sessions, self._vendor.capability,
-                  calendar(Symbol.parse(w.series.symbol).place.calendar), made.now)
+                  calendar(Symbol.parse(w.series.symbol).place.calendar), made.now, seen=dict(w.seen))
             for w in made.wants
         ]  # fmt: skip
         parked = self._books.ledger.parked().keys()

@@ -11,6 +11,7 @@ import duckdb
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock
 
 from ..errors import BadRequest, LakeDamaged, LakeError, LakeOrigin, LakeTooNew, LakeUnwritable
 from ..schemas.bar import State
@@ -19,7 +20,7 @@ from ..schemas.freq import Freq
 from ..schemas.report import WriteReport
 from . import read, views
 from .disk import network_of
-from .layout import FORMAT, MARKER, SPOOL, STATE
+from .layout import FORMAT, LOCK, MARKER, SPOOL, STATE
 from .manifest import Manifest
 from .objects import LocalObjects, writing
 from .publisher import Publisher
@@ -84,7 +85,7 @@ class Store:
                 f"{path}：这里没有数据湖：请用 `klake init` 创建，或修改 [lake] path",
             )
         if marker is None:
-            if (Path(root) / "bars" / "_delta_log").exists():
+            if _holds_bars(root):
                 raise LakeDamaged(
                     f"{path}: tables stand here, but {MARKER}, which says what they are, is gone: put it back from a "
                     "backup, or move the folder away",
@@ -241,15 +242,25 @@ def _marker(root: str) -> _Marker | None:
         ) from error
 
 
+def _holds_bars(root: str) -> bool:
+    """Return whether anything was ever committed to the table `bars` below `root`."""
+    log = Path(root) / "bars" / "_delta_log"
+    return any(entry.suffix in {".json", ".parquet"} and entry.stem.strip("0") for entry in log.glob("*"))
+
+
 def _create(root: str, publisher: Publisher, clock: Clock, origin: Origin) -> _Marker:
-    """Make an empty lake; the marker comes last, so a lake that bears it is whole."""
+    """Make an empty lake; the marker comes last, so a lake that bears it is whole.
+
+    Two at once take turns; one that was killed on the way is finished by the next.
+    """
     with writing(root):
         (Path(root) / SPOOL).mkdir(parents=True, exist_ok=True)
-        for log in publisher.logs.values():
-            log.create()
-        publisher.publish()
-        marker = _Marker(uuid4().hex, FORMAT, origin, clock.now())
-        LocalObjects(root).put_if_absent(MARKER, msgspec.json.encode(marker))
+        with FileLock(str(Path(root) / LOCK)):
+            for log in publisher.logs.values():
+                log.create()
+            publisher.publish()
+            marker = _Marker(uuid4().hex, FORMAT, origin, clock.now())
+            LocalObjects(root).put_if_absent(MARKER, msgspec.json.encode(marker))
     made = _marker(root)
     if made is None:
         raise LakeUnwritable(f"{root}: the lake could not be made", f"{root}：无法创建数据湖")

@@ -16,7 +16,9 @@ from klake.cli.app import run
 from klake.cli.render import table_to
 from klake.jobs.desk import Desk
 
-JOB = '[jobs.daily]\nvendor = "qos"\nsymbols = ["600519.SH", "AAPL.US"]\nfreq = ["1d"]\nstart = "2026-11-02"\n'
+JOB = (
+    '[jobs.daily]\nvendor = "qos"\nsymbols = ["600519.SH", "AAPL.US"]\nfreq = ["1d"]\nstart = "2026-11-02"\n'
+)
 CSV = "date,open,high,low,close,volume\n"
 
 
@@ -172,7 +174,7 @@ def test_a_verb_gives_its_desk_back_when_it_ends(klake: Klake, monkeypatch: pyte
 
     monkeypatch.setattr(Desk, "close", told)
 
-    for line in (["sync"], ["status"], ["plan"], ["vendors"], ["sync", "--job", "nobody"]):
+    for line in (["sync"], ["status"], ["plan"], ["vendors"], ["doctor"], ["sync", "--job", "nobody"]):
         closed.clear()
         klake(*line)
 
@@ -208,7 +210,12 @@ def test_a_half_done_import_says_what_is_not_in_the_lake(klake: Klake, tmp_path:
 
     last = said.err.splitlines()[-1]
     assert said.code == 1
-    assert "1 of 2 files could not" in last and "1 row unreadable" in last and "1 row rejected" in last and "1 new" in last
+    assert (
+        "1 of 2 files could not" in last
+        and "1 row unreadable" in last
+        and "1 row rejected" in last
+        and "1 new" in last
+    )
 
 
 def test_a_vendor_that_klake_asks_itself_takes_no_files(klake: Klake, tmp_path: Path) -> None:
@@ -320,5 +327,3 @@ def test_english_stays_english(klake: Klake) -> None:
     told = klake("plan").out + klake("sync").err + klake("status").out
 
     assert not any("\u4e00" <= letter <= "\u9fff" for letter in told)
-
-

@@ -523,7 +523,8 @@ def test_a_folder_is_read_without_its_lakes_and_what_is_hidden(store: Store, tmp
 @pytest.mark.parametrize("column", ["symbol", "code", "代码"])
 def test_a_symbol_never_overrides_the_column_that_names_it(store: Store, tmp_path: Path, column: str) -> None:
     file = written(
-        tmp_path / "a.csv", f"{column},date,open,high,low,close,volume\n000001.SZ,2026-11-18,1,2,0.5,1.5,100\n"
+        tmp_path / "a.csv",
+        f"{column},date,open,high,low,close,volume\n000001.SZ,2026-11-18,1,2,0.5,1.5,100\n",
     )
 
     report = brought(store, file, DAILY)
@@ -555,7 +556,9 @@ def test_a_zone_that_is_none_is_refused_for_days_too(zone: str) -> None:
 def test_many_rows_of_one_kind_are_told_by_the_first_and_a_count(store: Store, tmp_path: Path) -> None:
     bad = "".join("2026-11-18,x,2,0.5,1.5,100\n" for _ in range(100))
     low = "".join(f"2026-11-{day:02d},1,2,9.5,1.5,100\n" for day in (9, 10, 11, 12))
-    file = written(tmp_path / "a.csv", HEAD + "2026-11-19,1,2,0.5,1.5,100\n" + bad + low + "2026-11-14,1,2,1,1,1\n")
+    file = written(
+        tmp_path / "a.csv", HEAD + "2026-11-19,1,2,0.5,1.5,100\n" + bad + low + "2026-11-14,1,2,1,1,1\n"
+    )
 
     told = brought(store, file, DAILY).files[0]
 

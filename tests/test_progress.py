@@ -57,6 +57,15 @@ def test_a_terminal_sees_a_bar_with_its_finish_time(monkeypatch: pytest.MonkeyPa
     assert "40/40" in told and "400,000 bars" in told and "done about" in told
 
 
+def test_a_narrow_terminal_sees_every_number_of_the_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "50")
+
+    told = _told(monkeypatch, _Terminal())
+
+    assert "40/40" in told and "400,000 bars" in told and "\u2026" not in told
+
+
 def test_quiet_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     told = _told(monkeypatch, _Terminal(), quiet=True)
 
@@ -90,7 +99,12 @@ def _lines(monkeypatch: pytest.MonkeyPatch, *events: Event) -> list[str]:
 def test_findings_of_one_rule_are_told_three_times_and_then_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     jumps = [Finding("jump", "600519.SH", f"2026-11-{day:02d}: far") for day in range(1, 21)]
 
-    told = _lines(monkeypatch, *jumps, Finding("volume unit", "", "not verified"), RunEnded(RunReport("r", "daily", "qos")))
+    told = _lines(
+        monkeypatch,
+        *jumps,
+        Finding("volume unit", "", "not verified"),
+        RunEnded(RunReport("r", "daily", "qos")),
+    )
 
     assert [line for line in told if "jump" in line] == [
         *(f"finding: 600519.SH jump: 2026-11-0{day}: far" for day in (1, 2, 3)),
@@ -106,8 +120,12 @@ def test_nothing_to_ask_for_is_told_with_its_reason(monkeypatch: pytest.MonkeyPa
 
     whole = _lines(monkeypatch, planned, RunEnded(RunReport("r", "daily", "qos", expected=9, stored=9)))
     aside = _lines(monkeypatch, waiting, RunEnded(RunReport("r", "daily", "qos", expected=9, missing=9)))
-    refused = _lines(monkeypatch, planned, RunEnded(RunReport("r", "daily", "qos", expected=9, parked=parked)))
-    cut = _lines(monkeypatch, planned, RunEnded(RunReport("r", "daily", "qos", expected=9, missing=9, error="down")))
+    refused = _lines(
+        monkeypatch, planned, RunEnded(RunReport("r", "daily", "qos", expected=9, parked=parked))
+    )
+    cut = _lines(
+        monkeypatch, planned, RunEnded(RunReport("r", "daily", "qos", expected=9, missing=9, error="down"))
+    )
     died = _lines(monkeypatch, planned, RunEnded(RunReport("r", "daily", "qos")))
 
     assert whole == ["nothing to ask for: everything wanted is accounted for"]

@@ -1,6 +1,8 @@
 """What was deleted by hand: what can be made again is, what cannot is said, and sandbox bars never become real."""
 
 import shutil
+import subprocess
+import sys
 from datetime import date
 from pathlib import Path
 
@@ -65,3 +67,21 @@ def test_the_same_action_twice_is_one_row(path: Path) -> None:
 
     assert (first.new, second.new, second.same) == (1, 0, 1)
     assert rows == [("600519.SH", date(2024, 6, 19), "dividend", 30.876)]
+
+
+def test_a_lake_whose_making_was_cut_off_is_finished_by_the_next(tmp_path: Path) -> None:
+    klake.open(str(tmp_path / "lake"), create=True).close()
+    (tmp_path / "lake" / "klake-lake.json").unlink()
+
+    with klake.open(str(tmp_path / "lake"), create=True) as lake:
+        assert lake.write(BARS, vendor="mine", freq="1d").new == 3
+
+
+def test_several_who_make_a_lake_at_once_make_one(tmp_path: Path) -> None:
+    code = f"import klake; print(klake.open({str(tmp_path / 'lake')!r}, create=True).store.id)"
+
+    makers = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    said = {maker.communicate()[0] for maker in makers}
+
+    assert [maker.returncode for maker in makers] == [0] * 4
+    assert len(said) == 1

@@ -177,5 +177,8 @@ def _refuse_no_zone(zone: str) -> None:
         ZoneInfo(zone)
     except (KeyError, ValueError, OSError):  # not there; not a zone's name; a folder of zones
         raise BadRequest(
-            "zone", zone, hint="name an IANA zone, such as Asia/Shanghai", hint_zh="请写 IANA 时区名，例如 Asia/Shanghai"
+            "zone",
+            zone,
+            hint="name an IANA zone, such as Asia/Shanghai",
+            hint_zh="请写 IANA 时区名，例如 Asia/Shanghai",
         ) from None
