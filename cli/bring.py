@@ -109,7 +109,7 @@ def _tell(session: Session, report: "BringReport") -> None:
     from ..jobs.bring import SPELLED
 
     for file in report.files:
-        told = [f"{count(file.read)} rows read", f"{count(file.bars)} bars"]
+        told = [f"{plural(file.read, 'row')} read", plural(file.bars, "bar")]
         told += [
             f"{count(n)} {word}"
             for n, word in (

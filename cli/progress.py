@@ -141,7 +141,7 @@ class Drawn:
         from rich.table import Column
 
         def text(form: str) -> TextColumn:  # wraps on a narrow terminal, where rich would cut numbers
-            return TextColumn(form, markup=False, table_column=Column())
+            return TextColumn(form, markup=False, table_column=Column(overflow="fold"))
 
         out = console(sys.stderr)
         columns: tuple[Any, ...] = (

@@ -43,8 +43,9 @@ def probe(vendor: Vendor, clock: Clock, symbols: Sequence[Symbol] = ()) -> Itera
     yield (_padding(newest, subjects),)
     back = clock.now() - _BACK
     old = _ask(vendor, [(lead, back, 2)])[0]
-    yield (_honoured(newest[0], old, back),)
-    if old.bars.num_rows:
+    honoured = _honoured(newest[0], old, back)
+    yield (honoured,)
+    if old.bars.num_rows and honoured.value == "true":  # else what comes back says nothing about the end
         oldest: datetime = old.bars["ts"][-1].as_py()
         again = _ask(vendor, [(lead, _label_of(oldest, lead), 2)])[0]
         yield (_inclusive(again, oldest),)

@@ -89,8 +89,9 @@ class Harvest:
         self.written = self.written + done + WriteReport(quarantined=refused, version=done.version)
         if done.commits:
             self._events.emit(Committed(bars.num_rows, done.version))
-        for row in findings.select(["rule", "symbol", "text"]).to_pylist():
-            self._events.emit(Finding(row["rule"], row["symbol"], row["text"]))
+        for row in findings.select(["rule", "symbol", "freq", "session", "text"]).to_pylist():
+            text = f"{row['freq']} {row['session']}: {row['text']}"
+            self._events.emit(Finding(row["rule"], row["symbol"], text))
         for gathered in (self._bars, self._quarantine, self._findings, self._asked, self._stretches):
             gathered.clear()
         self._rows = 0

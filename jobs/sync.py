@@ -141,10 +141,10 @@ class _Run:
             self._fetch(made)
         except (KeyboardInterrupt, Interrupted):
             self._stop.tell()
-            self._report.error = "interrupted"
+            self._report.error, self._report.stopped_with = "interrupted", Interrupted.exit_code
             raise Interrupted from None
         except (BadCredentials, UnitMismatch) as error:
-            self._report.error = str(error)
+            self._report.error, self._report.stopped_with = str(error), error.exit_code
             raise
         except VendorError as error:
             self._report.error = str(error)

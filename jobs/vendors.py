@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import date
 from pathlib import Path
 from typing import Any, Final, cast
 
-from ..errors import CredentialsMissing, LakeError
+from ..errors import CredentialsMissing, LakeError, VendorDown
 from ..ingest.canary import fact_names
 from ..ingest.vendor import Answer, Vendor
 from ..schemas.capability import Capability
@@ -17,7 +18,7 @@ from ..storage.coverage import Ledger
 from ..storage.quotas import quotas_path
 from .config import vendor_table
 from .desk import Desk
-from .facts import keep
+from .facts import keep, observed
 from .status import declared
 
 __all__ = ["FieldFact", "Known", "ProbeReport", "known", "probe"]
@@ -162,6 +163,9 @@ def _known(desk: Desk, name: str, ledger: Ledger | None) -> Known:
     if vendor is None:
         return Known(name, kind, False, desk.sandbox, "", (), "its table in the configuration cannot be used")
     try:
+        if ledger is not None:
+            with suppress(VendorDown):  # a sandbox that is gone has no clock to age facts by
+                observed(vendor, ledger, desk.clock.now())
         facts = [*_declared(vendor.capability), *(_found(vendor, ledger) if ledger else ())]
         return Known(name, kind, credentials, desk.sandbox, _plan(vendor.capability), tuple(facts))
     finally:
