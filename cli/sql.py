@@ -1,6 +1,6 @@
 """`klake sql`: one query over the views."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -47,7 +47,8 @@ def answer(lake: "Lake", query: str) -> "pa.Table | None":
     import duckdb
 
     try:
-        relation = lake.connection().sql(query)
+        # The stubs of DuckDB do not know that some statements answer nothing.
+        relation = cast("duckdb.DuckDBPyRelation | None", lake.connection().sql(query))
         return None if relation is None else relation.to_arrow_table()
     except duckdb.Error as error:
         told = " ".join(str(error).partition("\n\nLINE ")[0].split())
