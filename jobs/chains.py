@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Final
 
 from ..errors import VendorError
 from ..ingest.fetch import Chain, Taken
@@ -14,6 +15,9 @@ from .send import Answer, Sender
 
 __all__ = ["Fetching", "Took", "unread"]
 
+# delta-rs puts a handler before Python's that lets waits for locks go on (SA_RESTART): a wait
+# without an end would never hear of Ctrl-C.
+_LOOK_S: Final = 0.25
 Took = Callable[[Page, list[tuple[SeriesPage, Taken]]], None]
 
 
@@ -89,7 +93,7 @@ class Fetching:
                 self._busy.update(batch)
             if not flying:
                 return
-            done, _ = wait(flying, return_when=FIRST_COMPLETED)
+            done, _ = wait(flying, _LOOK_S, return_when=FIRST_COMPLETED)
             for future in done:
                 batch, answer = flying.pop(future), future.result()
                 self._take(batch, answer, took)
