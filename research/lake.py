@@ -14,6 +14,10 @@ from ..schemas.clock import Clock, SystemClock
 from ..schemas.freq import Freq
 from ..schemas.report import WriteReport
 from ..schemas.symbol import Symbol
+from ..storage.follower import Follower
+from ..storage.index import index_of
+from ..storage.read import Wanted
+from ..storage.read import explain as explained
 from ..storage.store import Store
 from .bars import Bars, bounds, parsed_columns
 from .gaps import Gap, gaps
@@ -79,8 +83,7 @@ class Lake:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._version = -1
-        self._con: duckdb.DuckDBPyConnection | None = None
+        self._follower = Follower(store.path)
 
     def __enter__(self) -> Self:
         return self
@@ -105,15 +108,13 @@ class Lake:
 
     def close(self) -> None:
         """Let go of the query connection; nothing is lost."""
-        if self._con is not None:
-            self._con.close()
-            self._con = None
+        self._follower.close()
 
     def bars(
         self, symbols: str | Symbol | Sequence[str | Symbol] | None = None, freq: str | Freq = "1d", *,
         start: Bound = None, end: Bound = None, last: int | None = None, vendor: str | None = None,
         columns: Sequence[str] | None = None, state: Literal["open", "closed", "final"] | None = None,
-        require: Literal["complete"] | None = None,
+        require: Literal["complete"] | None = None, explain: bool = False,
     ) -> Bars:  # fmt: skip
         """Return bars as traded, ascending by (symbol, ts), one row per bar.
 
@@ -134,16 +135,15 @@ class Lake:
         columns : sequence of str or None
             None: all but the partition columns era and period.
         state : {"open", "closed", "final"} or None
-            The least state wanted: "closed" leaves forming bars out, "final" also those that
-            the vendor may still correct. None: all.
+            The least wanted: "closed" leaves out forming bars, "final" also unsettled ones. None: all.
         require : {"complete"} or None
-            "complete" raises Incomplete where an answer is shorter than what was asked;
-            None warns (ShortAnswer).
+            Where an answer is shorter than what was asked, raise Incomplete; None warns (ShortAnswer).
+        explain : bool
+            True: the answer's `way` says how it was read, of how many files, row groups and bytes.
 
         Returns
         -------
-        Bars
-            With `.pl()`, `.pd()`, `.arrow()`, `.lazy()`, `.numpy()`, `.panel(field)`.
+        Bars, with `.pl()`, `.pd()`, `.arrow()`, `.lazy()`, `.numpy()`, `.panel(field)`
 
         Raises
         ------
@@ -158,8 +158,9 @@ class Lake:
         zone = Symbol.parse(names[0]).place.zone if names else "UTC"
         span = bounds(wanted_freq, start, end, zone)
         needed = shown if last is None else [*dict.fromkeys([*shown, "symbol", "ts"])]
-        if names is not None:
-            self._known(names, wanted_freq)
+        self._known(names or (), wanted_freq)
+        wanted = Wanted(wanted_freq, names, span.start, span.end, vendor, _states(state))
+        way = explained(self._store.path, self._store.snapshot(), wanted, needed) if explain else None
         table = self._store.bars(
             symbols=names, freq=wanted_freq, start=span.start, end=span.end, vendor=vendor, columns=needed,
             states=_states(state),
@@ -168,7 +169,7 @@ class Lake:
             table = _newest(table, last).select(shown)
         if names is not None:
             self._say_short(gaps(self._store, names, wanted_freq, start, end, vendor), require)
-        return Bars(table, wanted_freq)
+        return Bars(table, wanted_freq, way)
 
     def sql(self, query: str, params: Sequence[object] | Mapping[str, object] | None = None) -> Answer:
         """Return the answer to `query` over the views (`bars`, `bars_1d`, `revisions`, `coverage`, …).
@@ -184,12 +185,14 @@ class Lake:
             raise BadRequest("sql", query, hint=str(error)) from error
 
     def connection(self) -> "duckdb.DuckDBPyConnection":
-        """Return an in-memory DuckDB connection whose views show the newest commit; UTC."""
-        version = self._store.version
-        if self._con is None or version != self._version:
-            self.close()
-            self._con, self._version = self._store.connect(), version
-        return self._con
+        """Return an in-memory DuckDB connection whose views show the newest commit; UTC.
+
+        It is the one that `sql` uses: temporary tables, settings and registered frames stay from
+        call to call. Its views stand at the commit that was the newest when this, or `sql`, was
+        last called: call again for a newer one (a millisecond or two; the same connection).
+        Take `.cursor()` for another thread. The lake closes it.
+        """
+        return self._follower.connection(self._store.snapshot())
 
     def write(self, table: object, *, vendor: str, freq: str | Freq, zone: str | None = None) -> WriteReport:
         """Put your own bars into the lake and return what that did.
@@ -221,10 +224,9 @@ class Lake:
         return write_actions(self._store, table, vendor=vendor)
 
     def _known(self, names: Sequence[str], freq: Freq) -> None:
-        series = self._store.snapshot().series()
-        held = {symbol for (_, held_freq), symbols in series.items() if held_freq == freq for symbol in symbols}
+        index = index_of(self._store.snapshot())
         for name in names:
-            if name not in held:
+            if not index.has(freq, name):
                 raise UnknownSymbol(
                     "symbol", name, hint=f"the lake holds no {freq} bar of it; `klake symbols find {name}` looks for it",
                     hint_zh=f"数据湖中没有它的 {freq} K 线；可用 `klake symbols find {name}` 查找",
@@ -273,10 +275,12 @@ def _states(least: str | None) -> tuple[State, ...] | None:
 
 def _newest(table: pa.Table, count: int) -> pa.Table:
     """Return the last `count` rows of each symbol of a table sorted by (symbol, ts)."""
-    import polars as pl
-
     if count < 1:
         raise BadRequest("last", count, hint="ask for one bar at least")
+    if not table.num_rows or table["symbol"][0].equals(table["symbol"][-1]):  # sorted: one symbol only
+        return table.slice(max(0, table.num_rows - count))
+    import polars as pl
+
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
     rest = frame.filter(pl.int_range(pl.len()).reverse().over("symbol") < count)
