@@ -11,8 +11,10 @@ from typer.core import TyperGroup
 from . import (
     bars,
     bring,
+    compact,
     demo,
     doctor,
+    history,
     init,
     plan,
     sandbox,
@@ -21,6 +23,7 @@ from . import (
     status,
     symbols,
     sync,
+    vacuum,
     vendors,
     views,
 )  # fmt: skip
@@ -34,6 +37,7 @@ _SECTIONS = {
     "Begin": ("init", "demo", "doctor", "vendors", "symbols"),
     "Fill the lake": ("plan", "sync", "status", "import"),
     "Ask it": ("sql", "shell", "bars", "views"),
+    "Keep it": ("compact", "vacuum", "history"),
     "Practise": ("sandbox",),
 }
 
@@ -91,6 +95,9 @@ app.command("sql")(sql.sql)
 app.command("shell")(shell.shell)
 app.command("bars")(bars.bars)
 app.command("views")(views.views)
+app.command("compact")(compact.compact)
+app.command("vacuum")(vacuum.vacuum)
+app.command("history")(history.history)
 app.add_typer(vendors.app, name="vendors")
 app.add_typer(symbols.app, name="symbols")
 app.add_typer(sandbox.app, name="sandbox")

@@ -19,8 +19,12 @@ __all__ = ["FILE", "find", "load", "vendor_table"]
 FILE: Final = "klake.toml"
 _NO_FILE: Final = "environment"
 _WORDS: Final = {
-    **dict.fromkeys(("date_parsing", "date_from_datetime_parsing", "date_type"), "write a date such as 2020-01-31"),
-    **dict.fromkeys(("dict_type", "model_type", "mapping_type"), "a table stands here: [name] and its keys below it"),
+    **dict.fromkeys(
+        ("date_parsing", "date_from_datetime_parsing", "date_type"), "write a date such as 2020-01-31"
+    ),
+    **dict.fromkeys(
+        ("dict_type", "model_type", "mapping_type"), "a table stands here: [name] and its keys below it"
+    ),
     "tuple_type": 'write a list such as ["600519.SH", "00700.HK"]',
     "string_type": "write a text in quotes",
     "missing": "must be given",

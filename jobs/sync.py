@@ -30,6 +30,7 @@ from .chains import Fetching
 from .desk import Books, Desk
 from .facts import keep, observed
 from .harvest import Harvest
+from .maintain import maintain
 from .peak import peak_mb
 from .plan import Plan, make_plan, wanted
 from .replay import replay, settle
@@ -232,6 +233,7 @@ class _Run:
             self._books.store.publish_extra("coverage", self._books.ledger.table())
             self._books.store.publish_extra("sessions", sessions_table())
             self._books.store.publish()
+            maintain(self._books.store)
         except KeyboardInterrupt:  # what is not stored now is replayed by the next run
             stopped = True
         report, harvest = self._report, self._harvest

@@ -11,6 +11,7 @@ import pyarrow as pa
 from ..errors import BadRequest, MissingExtra
 from ..schemas.freq import Freq
 from ..schemas.span import Span
+from ..storage.read import Way
 
 if TYPE_CHECKING:
     import pandas
@@ -27,10 +28,16 @@ class Bars:
     """Bars in memory: n rows, ascending by (symbol, ts), times in UTC (ts is the bar's start).
 
     The columns are those of `schemas.bar.SCHEMA` without era and period, or the ones asked for.
+    `way` says how they were read, when that was asked for (`explain=True`).
     """
 
     table: pa.Table
     freq: Freq
+    way: Way | None = None
+
+    def __repr__(self) -> str:
+        shape = f"<{len(self)} bars of {self.freq}, {self.table.num_columns} columns"
+        return f"{shape}>" if self.way is None else f"{shape}; read by {self.way}>"
 
     def __len__(self) -> int:
         return int(self.table.num_rows)

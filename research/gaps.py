@@ -3,14 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
+from functools import lru_cache
+from typing import Any
 from zoneinfo import ZoneInfo
 
-from ..schemas.compute import pc
+import numpy as np
+import pyarrow as pa
+
 from ..schemas.freq import Freq
 from ..schemas.session import calendar
 from ..schemas.span import Span, missing
 from ..schemas.symbol import Symbol
+from ..storage import datafiles
 from ..storage.store import Store
+from ..storage.tables import PUBLISHED
 
 __all__ = ["Gap", "gaps"]
 
@@ -56,16 +62,44 @@ def gaps(
     return out
 
 
+class _Coverage:
+    """The published coverage, found by symbol."""
+
+    def __init__(self, rows: pa.Table) -> None:
+        order = rows["symbol"].combine_chunks().dictionary_encode()
+        codes = order.indices.to_numpy()
+        self._rows, self._order = rows, np.argsort(codes, kind="stable")
+        self._starts = np.searchsorted(codes[self._order], np.arange(len(order.dictionary) + 1))
+        self._places = {name: place for place, name in enumerate(order.dictionary.to_pylist())}
+
+    def of(self, symbol: str) -> list[dict[str, Any]]:
+        """Return the rows of a symbol."""
+        if (place := self._places.get(symbol)) is None:
+            return []
+        at = self._order[self._starts[place] : self._starts[place + 1]]
+        found: list[dict[str, Any]] = self._rows.take(pa.array(at)).to_pylist()
+        return found
+
+
+@lru_cache(maxsize=4)
+def _published(root: str, paths: tuple[str, ...]) -> _Coverage:
+    """Return the coverage in the files `paths`, which never change: a new coverage has a new path."""
+    columns = ["vendor", "symbol", "freq", "start", "end"]
+    parts = [datafiles.read(root, path, columns) for path in paths]
+    blank = pa.schema([PUBLISHED["coverage"].field(name) for name in columns]).empty_table()
+    return _Coverage(pa.concat_tables([blank, *(part.select(columns).cast(blank.schema) for part in parts)]))
+
+
 def _covered(
     store: Store, symbols: Sequence[str], freq: Freq, vendor: str | None
 ) -> dict[tuple[str, str], list[Span[date]]]:
     """Return what the published coverage accounts for, by (vendor, symbol)."""
-    wanted = (pc.field("freq") == freq.value) & pc.field("symbol").isin(list(symbols))
-    if vendor is not None:
-        wanted = wanted & (pc.field("vendor") == vendor)
+    published = _published(store.path, store.snapshot().names.get("coverage", ()))
     found: dict[tuple[str, str], list[Span[date]]] = {}
-    for row in store.table("coverage").filter(wanted).to_pylist():
-        found.setdefault((row["vendor"], row["symbol"]), []).append(Span(row["start"], row["end"]))
+    for symbol in symbols:
+        for row in published.of(symbol):
+            if row["freq"] == freq.value and vendor in (None, row["vendor"]):
+                found.setdefault((row["vendor"], symbol), []).append(Span(row["start"], row["end"]))
     return found
 
 

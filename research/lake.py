@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -14,6 +15,10 @@ from ..schemas.clock import Clock, SystemClock
 from ..schemas.freq import Freq
 from ..schemas.report import WriteReport
 from ..schemas.symbol import Symbol
+from ..storage.follower import Follower
+from ..storage.index import index_of
+from ..storage.read import Wanted
+from ..storage.read import explain as explained
 from ..storage.store import Store
 from .bars import Bars, bounds, parsed_columns
 from .gaps import Gap, gaps
@@ -24,7 +29,7 @@ if TYPE_CHECKING:
     import pandas
     import polars
 
-__all__ = ["Answer", "Lake", "ShortAnswer", "open_lake"]
+__all__ = ["Answer", "Lake", "SeveralVendors", "ShortAnswer", "open_lake"]
 
 Bound = str | date | datetime | None
 _SHOWN = tuple(name for name in COLUMNS if name not in {"era", "period"})
@@ -32,6 +37,10 @@ _SHOWN = tuple(name for name in COLUMNS if name not in {"era", "period"})
 
 class ShortAnswer(UserWarning):
     """Fewer bars came than were asked for; says which are missing, why, and what would fill them."""
+
+
+class SeveralVendors(UserWarning):
+    """A symbol is held by several vendors and none was chosen; says which one is read."""
 
 
 class Answer:
@@ -71,6 +80,21 @@ class Answer:
         return repr(self.pl())
 
 
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What one call of `Lake.bars` asks, besides the symbols."""
+
+    freq: Freq
+    start: Bound
+    end: Bound
+    last: int | None
+    vendor: str | None
+    states: tuple[State, ...] | None
+    shown: tuple[str, ...]
+    require: str | None
+    explain: bool
+
+
 class Lake:
     """A lake that is open for reading and writing; never blocks a sync and is never blocked by one.
 
@@ -79,8 +103,7 @@ class Lake:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._version = -1
-        self._con: duckdb.DuckDBPyConnection | None = None
+        self._follower = Follower(store.path)
 
     def __enter__(self) -> Self:
         return self
@@ -105,15 +128,13 @@ class Lake:
 
     def close(self) -> None:
         """Let go of the query connection; nothing is lost."""
-        if self._con is not None:
-            self._con.close()
-            self._con = None
+        self._follower.close()
 
     def bars(
         self, symbols: str | Symbol | Sequence[str | Symbol] | None = None, freq: str | Freq = "1d", *,
         start: Bound = None, end: Bound = None, last: int | None = None, vendor: str | None = None,
         columns: Sequence[str] | None = None, state: Literal["open", "closed", "final"] | None = None,
-        require: Literal["complete"] | None = None,
+        require: Literal["complete"] | None = None, explain: bool = False,
     ) -> Bars:  # fmt: skip
         """Return bars as traded, ascending by (symbol, ts), one row per bar.
 
@@ -125,8 +146,8 @@ class Lake:
             `1m` … `1y`.
         start, end : str, date, datetime or None
             From one day up inclusive dates; below one day half-open instants `[start, end)`,
-            naive ones in the zone of the (first) symbol's venue, a plain date as `end`
-            including that whole day.
+            naive ones in the zone of each symbol's own venue (UTC where all symbols are meant),
+            a plain date as `end` including that whole day.
         last : int or None
             Only the newest `last` bars of each symbol.
         vendor : str or None
@@ -134,16 +155,15 @@ class Lake:
         columns : sequence of str or None
             None: all but the partition columns era and period.
         state : {"open", "closed", "final"} or None
-            The least state wanted: "closed" leaves forming bars out, "final" also those that
-            the vendor may still correct. None: all.
+            The least wanted: "closed" leaves out forming bars, "final" also unsettled ones. None: all.
         require : {"complete"} or None
-            "complete" raises Incomplete where an answer is shorter than what was asked;
-            None warns (ShortAnswer).
+            Where an answer is shorter than what was asked, raise Incomplete; None warns (ShortAnswer).
+        explain : bool
+            True: the answer's `way` says how it was read, of how many files, row groups and bytes.
 
         Returns
         -------
-        Bars
-            With `.pl()`, `.pd()`, `.arrow()`, `.lazy()`, `.numpy()`, `.panel(field)`.
+        Bars, with `.pl()`, `.pd()`, `.arrow()`, `.lazy()`, `.numpy()`, `.panel(field)`
 
         Raises
         ------
@@ -152,23 +172,37 @@ class Lake:
         BadRequest
             A freq, bound, column or spelling that means nothing.
         """
-        wanted_freq = freq if isinstance(freq, Freq) else Freq.parse(freq)
-        names = _names(symbols)
-        shown = parsed_columns(columns, _SHOWN) or list(_SHOWN)
-        zone = Symbol.parse(names[0]).place.zone if names else "UTC"
-        span = bounds(wanted_freq, start, end, zone)
-        needed = shown if last is None else [*dict.fromkeys([*shown, "symbol", "ts"])]
-        if names is not None:
-            self._known(names, wanted_freq)
-        table = self._store.bars(
-            symbols=names, freq=wanted_freq, start=span.start, end=span.end, vendor=vendor, columns=needed,
-            states=_states(state),
+        asked = _Asked(
+            freq if isinstance(freq, Freq) else Freq.parse(freq), start, end, last, vendor, _states(state),
+            tuple(parsed_columns(columns, _SHOWN) or _SHOWN), require, explain,
         )  # fmt: skip
-        if last is not None:
-            table = _newest(table, last).select(shown)
+        names = _names(symbols)
+        self._check(names or (), asked)
+        places = _by_zone(names) if asked.freq.intraday and not _aware(start, end) else []
+        if len(places) < 2:
+            return self._bars(names, asked)
+        whole = replace(asked, shown=_SHOWN)  # each in its own zone, then as one
+        parts = pa.concat_tables([self._bars(some, whole).table for some in places])
+        ordered = parts.sort_by([("symbol", "ascending"), ("ts", "ascending")])
+        return Bars(ordered.select(list(asked.shown)), asked.freq)
+
+    def _bars(self, names: list[str] | None, asked: "_Asked") -> Bars:
+        """Return bars of symbols whose naive bounds mean the same instants."""
+        zone = Symbol.parse(names[0]).place.zone if names else "UTC"
+        span = bounds(asked.freq, asked.start, asked.end, zone)
+        needed = list(dict.fromkeys([*asked.shown, *(("symbol", "ts") if asked.last is not None else ())]))
+        wanted = Wanted(asked.freq, names, span.start, span.end, asked.vendor, asked.states)
+        way = explained(self._store.path, self._store.snapshot(), wanted, needed) if asked.explain else None
+        table = self._store.bars(
+            symbols=names, freq=asked.freq, start=span.start, end=span.end, vendor=asked.vendor, columns=needed,
+            states=asked.states,
+        )  # fmt: skip
+        if asked.last is not None:
+            table = _newest(table, asked.last).select(list(asked.shown))
         if names is not None:
-            self._say_short(gaps(self._store, names, wanted_freq, start, end, vendor), require)
-        return Bars(table, wanted_freq)
+            found = gaps(self._store, names, asked.freq, asked.start, asked.end, asked.vendor)
+            self._say_short(found, asked.require)
+        return Bars(table, asked.freq, way)
 
     def sql(self, query: str, params: Sequence[object] | Mapping[str, object] | None = None) -> Answer:
         """Return the answer to `query` over the views (`bars`, `bars_1d`, `revisions`, `coverage`, …).
@@ -179,17 +213,23 @@ class Lake:
         import duckdb
 
         try:
-            return Answer(self.connection().sql(query, params=params))
+            relation = self.connection().sql(query, params=params)
         except duckdb.Error as error:
             raise BadRequest("sql", query, hint=str(error)) from error
+        if relation is None:
+            raise BadRequest("sql", query, hint="this statement answers nothing: `lake.connection()` runs any",
+                             hint_zh="该语句没有结果：可用 `lake.connection()` 执行")  # fmt: skip
+        return Answer(relation)
 
     def connection(self) -> "duckdb.DuckDBPyConnection":
-        """Return an in-memory DuckDB connection whose views show the newest commit; UTC."""
-        version = self._store.version
-        if self._con is None or version != self._version:
-            self.close()
-            self._con, self._version = self._store.connect(), version
-        return self._con
+        """Return an in-memory DuckDB connection whose views show the newest commit; UTC.
+
+        It is the one that `sql` uses: temporary tables, settings and registered frames stay from
+        call to call. Its views stand at the commit that was the newest when this, or `sql`, was
+        last called: call again for a newer one (a millisecond or two; the same connection).
+        Take `.cursor()` for another thread. The lake closes it.
+        """
+        return self._follower.connection(self._store.snapshot())
 
     def write(self, table: object, *, vendor: str, freq: str | Freq, zone: str | None = None) -> WriteReport:
         """Put your own bars into the lake and return what that did.
@@ -220,13 +260,36 @@ class Lake:
         """Put corporate actions into the lake (see `schemas.action`) and return what that did."""
         return write_actions(self._store, table, vendor=vendor)
 
-    def _known(self, names: Sequence[str], freq: Freq) -> None:
+    def _check(self, names: Sequence[str], asked: "_Asked") -> None:
+        """Refuse what means nothing; say which vendor is read where several hold a symbol and none was chosen."""
+        if asked.require not in (None, "complete"):
+            raise BadRequest("require", asked.require, ("complete",))
         series = self._store.snapshot().series()
-        held = {
-            symbol for (_, held_freq), symbols in series.items() if held_freq == freq for symbol in symbols
-        }
+        held = sorted({name for name, _ in series})
+        if asked.vendor is not None and asked.vendor not in held:
+            raise BadRequest("vendor", asked.vendor, tuple(held))
+        self._known(names, asked.freq)
+        for name in names if asked.vendor is None else ():
+            owners = [v for v in held if name in series.get((v, asked.freq.value), ())]
+            if len(owners) > 1 and name not in set(
+                self._store.table("choice", ["symbol"])["symbol"].to_pylist()
+            ):
+                warnings.warn(
+                    f"{name} {asked.freq} is held by {', '.join(owners)}: {owners[0]} is read, the first by name; "
+                    "name vendor= to read another one", SeveralVendors, stacklevel=4,
+                )  # fmt: skip
+
+    def _known(self, names: Sequence[str], freq: Freq) -> None:
+        index = index_of(self._store.snapshot())
         for name in names:
-            if name not in held:
+            if not index.has(freq, name):
+                other = [f.value for f in Freq if f is not freq and index.has(f, name)]
+                if other:
+                    raise UnknownSymbol(
+                        "symbol", name, hint=f"the lake holds {', '.join(other)} of it, but no {freq}; "
+                        f"`klake sync --symbols {name} --freq {freq}` with a vendor and a start fetches it",
+                        hint_zh=f"数据湖中有它的 {', '.join(other)}，但没有 {freq}；可用 `klake sync --symbols {name} --freq {freq}` 下载",
+                    )  # fmt: skip
                 raise UnknownSymbol(
                     "symbol", name, hint=f"the lake holds no {freq} bar of it; `klake symbols find {name}` looks for it",
                     hint_zh=f"数据湖中没有它的 {freq} K 线；可用 `klake symbols find {name}` 查找",
@@ -265,6 +328,20 @@ def _names(symbols: str | Symbol | Sequence[str | Symbol] | None) -> list[str] |
     return [str(s if isinstance(s, Symbol) else Symbol.parse(s)) for s in given]
 
 
+def _by_zone(names: Sequence[str] | None) -> list[list[str]]:
+    """Return the symbols in groups of one zone each."""
+    groups: dict[str, list[str]] = {}
+    for name in names or ():
+        groups.setdefault(Symbol.parse(name).place.zone, []).append(name)
+    return list(groups.values())
+
+
+def _aware(start: Bound, end: Bound) -> bool:
+    """Return whether both bounds, where given, name their own zone."""
+    given = [b for b in (start, end) if b is not None]
+    return all(isinstance(b, datetime) and b.tzinfo is not None for b in given)
+
+
 def _states(least: str | None) -> tuple[State, ...] | None:
     if least is None or least == State.OPEN:
         return None
@@ -275,10 +352,12 @@ def _states(least: str | None) -> tuple[State, ...] | None:
 
 def _newest(table: pa.Table, count: int) -> pa.Table:
     """Return the last `count` rows of each symbol of a table sorted by (symbol, ts)."""
-    import polars as pl
-
     if count < 1:
         raise BadRequest("last", count, hint="ask for one bar at least")
+    if not table.num_rows or table["symbol"][0].equals(table["symbol"][-1]):  # sorted: one symbol only
+        return table.slice(max(0, table.num_rows - count))
+    import polars as pl
+
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)
     rest = frame.filter(pl.int_range(pl.len()).reverse().over("symbol") < count)

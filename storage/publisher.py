@@ -78,7 +78,7 @@ class Publisher:
                 return self.newest()
             if self._manifests.put(ahead):
                 self._list(ahead)
-                self._forget()
+                self.forget()
                 return ahead
         raise CommitConflict(
             f"{self._root}: others publish without a pause", f"{self._root}：其他进程持续发布"
@@ -120,7 +120,7 @@ class Publisher:
         for name, log in self.logs.items():
             version = log.version()
             if version > base.delta.get(name, -1):
-                fresh = fresh.with_table(name, version, self._held(fresh, name, log.paths(), known))
+                fresh = self._moved(fresh, name, version, log.paths(), known)
         if fresh.delta.get("bars") != base.delta.get("bars"):
             fresh = replace(fresh, extras={**fresh.extras, **self._yields(fresh)})
         fresh = replace(fresh, extras={**fresh.extras, **extras})
@@ -128,11 +128,20 @@ class Publisher:
             return None
         return fresh.dated(base.version + 1, self._clock.now())
 
-    def _held(
-        self, before: Manifest, name: str, paths: list[str], known: Mapping[str, Facts]
-    ) -> dict[str, Facts]:
-        have = before.facts_of(name) | dict(known)
-        return {path: have[path] if path in have else datafiles.facts(self._root, path) for path in paths}
+    def _moved(
+        self, before: Manifest, name: str, version: int, paths: list[str], known: Mapping[str, Facts]
+    ) -> Manifest:
+        """Return the manifest with the files `paths` for one table; those it had already are not looked at again."""
+        live = set(paths)
+        kept = {file.path: file for file in before.of(name) if file.path in live}
+        fresh = {
+            path: known[path] if path in known else datafiles.facts(self._root, path)
+            for path in paths if path not in kept
+        }  # fmt: skip
+        after = before.with_table(name, version, fresh)
+        mine = kept | {file.path: file for file in after.of(name)}
+        others = [file for file in after.files if file.table != name]
+        return replace(after, files=(*others, *(mine[path] for path in sorted(mine))))
 
     def _yields(self, manifest: Manifest) -> dict[str, str]:
         """Publish the series that stand back: another vendor, first by name, has the symbol and freq too."""
@@ -170,6 +179,7 @@ class Publisher:
             ]
             datafiles.put(self._root, path, pa.table(columns, names=list(views.RELATIONS)))
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Delete manifests that were superseded long enough ago, with what only they named."""
         for path in self._manifests.prune(self._clock.now()):
             self._objects.delete(path)

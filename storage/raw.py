@@ -24,7 +24,8 @@ from filelock import FileLock, Timeout
 from ..errors import LakeDamaged
 from ..schemas.clock import Clock
 from ..schemas.page import Page, PageRequest
-from .layout import RAW, SPOOL, vendor_name
+from ..schemas.vendor import vendor_name
+from .layout import RAW, SPOOL
 from .objects import sync_directory, writing
 from .segment import frame, frames, payload_at
 

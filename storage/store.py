@@ -1,7 +1,7 @@
 """The lake as storage sees it: open it, write bars and rows, publish, read."""
 
 from collections.abc import Sequence
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from threading import RLock
 from typing import Literal
@@ -19,14 +19,17 @@ from ..schemas.clock import Clock
 from ..schemas.freq import Freq
 from ..schemas.report import WriteReport
 from . import read, views
+from .compact import Compacted, Compactor
 from .disk import network_of
+from .history import Version, history, restore
 from .layout import FORMAT, LOCK, MARKER, SPOOL, STATE
 from .manifest import Manifest
 from .objects import LocalObjects, writing
-from .publisher import Publisher
+from .publisher import Publisher, microseconds
 from .quotas import quotas_path
 from .raw import RawZone
 from .tables import PUBLISHED, spec
+from .vacuum import HOT, Vacuumed, vacuum, vacuumed_at
 from .writer import Writer
 
 __all__ = ["Origin", "Store"]
@@ -166,6 +169,38 @@ class Store:
         """
         with self._guard, writing(self.path):
             return self._writer.append(spec(table), rows)
+
+    def compact(
+        self, vendor: str | None = None, freq: Freq | None = None, due_only: bool = False
+    ) -> Compacted:
+        """Return what was done to bring files of bars into their tiers; no row changes, readers may go on.
+
+        `vendor`, `freq`: only theirs. `due_only`: only where it pays now, for the end of a run.
+        LakeDamaged when what was written is not what was read; nothing is changed then.
+        """
+        with self._guard, writing(self.path):
+            return Compactor(self.path, self._publisher, self._writer, self.clock).compact(
+                vendor, freq, due_only
+            )
+
+    def vacuum(self, dry_run: bool = False) -> Vacuumed:
+        """Return the files that were deleted, or would be: no kept manifest names them, and they are old enough."""
+        with self._guard, writing(self.path):
+            return vacuum(self.path, self._publisher, self.clock, dry_run=dry_run)
+
+    def vacuum_due(self) -> bool:
+        """Say whether the last vacuum was an hour ago or more; looks at one small file."""
+        return microseconds(self.clock.now()) - vacuumed_at(self.path) >= HOT // timedelta(microseconds=1)
+
+    def history(self, n: int = 20) -> list[Version]:
+        """Return the newest `n` versions of `bars`, newest first."""
+        with self._guard:
+            return history(self.path, self._publisher, n)
+
+    def restore(self, version: int) -> int:
+        """Return the new version of `bars`, which holds what it held at `version`; see `storage.history`."""
+        with self._guard, writing(self.path):
+            return restore(self.path, self._publisher, self._writer, version)
 
     def publish(self) -> int:
         """Return the lake's version, after republishing where manifest or views lag."""

@@ -3,14 +3,15 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Schema, Transaction
-from deltalake.exceptions import CommitFailedError
+from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
 from ..errors import BadRequest, CommitConflict
@@ -18,6 +19,7 @@ from ..schemas import action, bar, quality, requests
 from ..schemas.bar import TIME
 from . import coverage
 from .datafiles import DataFile
+from .entries import NOTE, Entry, Note, parse
 from .objects import sync_directory
 
 __all__ = ["PUBLISHED", "TABLES", "DeltaLog", "TableSpec", "identified", "spec", "unknown"]
@@ -202,6 +204,8 @@ class DeltaLog:
         self.spec = table
         self._root = Path(lake) / table.name
         self._handle: DeltaTable | None = None
+        self._dated: int | None = None
+        self._stamped: tuple[int, int] | None = None
 
     def create(self) -> None:
         """Make the empty table, unless it is there."""
@@ -218,9 +222,48 @@ class DeltaLog:
         """Return the newest version of the log, after a look at the disk."""
         if self._handle is None:
             self._handle = DeltaTable(str(self._root))
-        else:
+            self._dated = self._date(int(self._handle.version()))
+        elif not self._is_newest(int(self._handle.version())):
             self._handle.update_incremental()
+            self._dated = self._date(int(self._handle.version()))
         return int(self._handle.version())
+
+    def _is_newest(self, version: int) -> bool:
+        """Say whether the log ends there, by two names: asking delta-rs takes 100 times as long."""
+        return not self._entry_at(version + 1).exists() and self._date(version) == self._dated is not None
+
+    def _date(self, version: int) -> int | None:
+        """Return what tells a log entry from another of its number, in a lake that was replaced; None: cleaned up."""
+        try:
+            found = self._entry_at(version).stat()
+        except FileNotFoundError:
+            return None
+        return found.st_mtime_ns ^ found.st_ino
+
+    def _entry_at(self, version: int) -> Path:
+        return self._root / "_delta_log" / f"{version:020d}.json"
+
+    def entries(self) -> Iterator[Entry]:
+        """Yield the commits of the log, newest first, as far back as the log goes."""
+        for version in range(self.version(), -1, -1):
+            try:
+                body = self._entry_at(version).read_bytes()
+            except FileNotFoundError:
+                return
+            yield parse(self.spec.name, version, body)
+
+    def paths_at(self, version: int) -> list[str]:
+        """Return the files that were live at an earlier version; BadRequest when the log has forgotten it."""
+        try:
+            then = DeltaTable(str(self._root), version=version)
+        except (DeltaError, FileNotFoundError) as error:
+            raise BadRequest(
+                "version", version, hint="the log does not reach that far: see `klake history`"
+            ) from error
+        return [
+            f"{self.spec.name}/{path}"
+            for path in pa.table(then.get_add_actions(flatten=True))["path"].to_pylist()
+        ]
 
     def paths(self) -> list[str]:
         """Return the live files at the version last looked at, relative to the lake."""
@@ -232,10 +275,18 @@ class DeltaLog:
 
         It rides in the log as the version of an app transaction, so checkpoints keep it.
         """
-        return self._at_hand().transaction_version(_CLOCK) or 0
+        version = int(self._at_hand().version())
+        if self._stamped is None or self._stamped[0] != version:
+            self._stamped = version, self._at_hand().transaction_version(_CLOCK) or 0
+        return self._stamped[1]
 
     def commit(
-        self, added: Sequence[DataFile], removed: Sequence[str], known_at: int | None, at_ms: int
+        self,
+        added: Sequence[DataFile],
+        removed: Sequence[str],
+        known_at: int | None,
+        at_ms: int,
+        note: Note | None = None,
     ) -> int:
         """Return the new version after adding and removing files in one commit, made durable.
 
@@ -251,23 +302,28 @@ class DeltaLog:
             two appends of the same key both pass. None: rows only move between files.
         at_ms : int
             The instant of the commit, for the log.
+        note : Note, optional
+            What is done, for the history.
 
         Raises
         ------
         CommitConflict
             Somebody else was first; nothing changed. Look again and redo.
         """
-        actions: list[AddAction | RemoveAction] = [self._add(file, at_ms) for file in added]
-        actions += [RemoveAction(self._inside(path), True, at_ms) for path in removed]
+        changes = known_at is not None  # else rows only move, and streams over the log need not look
+        actions: list[AddAction | RemoveAction] = [self._add(file, at_ms, changes) for file in added]
+        actions += [RemoveAction(self._inside(path), changes, at_ms) for path in removed]
+        said = {NOTE: msgspec.json.encode(note).decode()} if note else None
         stamp = [] if known_at is None else [Transaction(_CLOCK, known_at)]
         handle = self._at_hand()
+        asked = int(handle.version())
         try:
             handle.create_write_transaction(
                 actions,
                 "append",
                 handle.schema(),
                 list(self.spec.partition),
-                commit_properties=CommitProperties(app_transactions=stamp),
+                commit_properties=CommitProperties(said, app_transactions=stamp),
             )
         except CommitFailedError as error:
             raise CommitConflict(
@@ -275,6 +331,8 @@ class DeltaLog:
             ) from error
         # The handle does not always follow its own commit, so the version is read from the log.
         version = self.version()
+        if known_at is not None and version == asked + 1:
+            self._stamped = version, known_at
         self._sync_log(version)
         return version
 
@@ -286,14 +344,14 @@ class DeltaLog:
     def _inside(self, path: str) -> str:
         return path.removeprefix(f"{self.spec.name}/")
 
-    def _add(self, file: DataFile, at_ms: int) -> AddAction:
+    def _add(self, file: DataFile, at_ms: int, changes: bool) -> AddAction:
         values: Mapping[str, str | None] = file.partition.values if file.partition else {}
-        return AddAction(self._inside(file.path), file.size_bytes, values, at_ms, True, file.stats)
+        return AddAction(self._inside(file.path), file.size_bytes, values, at_ms, changes, file.stats)
 
     def _sync_log(self, newest: int) -> None:
         """delta-rs issues no fsync: make the newest log entries durable before anything names them."""
         log = self._root / "_delta_log"
-        name = log / f"{newest:020d}.json"
+        name = self._entry_at(newest)
         if name.exists():
             with name.open("rb+") as file:
                 os.fsync(file.fileno())

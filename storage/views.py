@@ -1,4 +1,4 @@
-"""The SQL views of a lake, in two forms: self-resolving for `lake.duckdb`, or over one snapshot.
+"""The SQL views of a lake: self-resolving for `lake.duckdb`, over one snapshot, or over macros that follow.
 
 A self-resolving view finds the newest manifest by itself, through its listing: listings are
 named so that the newest comes first, and no other needs to be opened, because an old one may
@@ -23,7 +23,9 @@ from ..schemas.freq import Freq
 from .layout import CATALOG, MANIFESTS, PAST, glob, seed
 from .tables import PUBLISHED, TABLES
 
-__all__ = ["RELATIONS", "SelfResolving", "Snapshot", "best", "fingerprint", "statements", "write_catalog"]
+__all__ = [
+    "RELATIONS", "Named", "SelfResolving", "Snapshot", "best", "fingerprint", "macro", "statements", "write_catalog",
+]  # fmt: skip
 
 RELATIONS: Final[dict[str, pa.Schema]] = {
     "bars": TABLES["bars"].schema,
@@ -44,6 +46,10 @@ class Source(Protocol):
         """Return a query for all rows of one relation."""
         ...
 
+    def of_freq(self, freq: Freq) -> str:
+        """Return a query for the current bars of one freq."""
+        ...
+
     def shared(self, *relations: str) -> str:
         """Return the beginning of a query, `WITH …`, that names relations of one lake version."""
         ...
@@ -58,6 +64,14 @@ class SelfResolving:
     def alone(self, relation: str) -> str:
         """Return a query for all rows of one relation."""
         return self._rows(relation, f"(SELECT unnest({relation}) AS f FROM ({self._newest(relation)}))")
+
+    def of_freq(self, freq: Freq) -> str:
+        """Return a query for the current bars of one freq, which lists no folder of another.
+
+        Listing is what dead files cost, and they are nearly all in the hot minutes.
+        """
+        live = f"(SELECT unnest(bars) AS f FROM ({self._newest('bars')}))"
+        return f"{self._rows('bars', live, freq)} AND r.freq = '{freq.value}'"
 
     def shared(self, *relations: str) -> str:
         """Return the beginning of a query, `WITH …`, that names relations of one lake version."""
@@ -82,8 +96,11 @@ class SelfResolving:
             f"read_parquet({pattern}, filename=true) l WHERE l.filename = g.f"
         )
 
-    def _rows(self, relation: str, live: str) -> str:
+    def _rows(self, relation: str, live: str, freq: Freq | None = None) -> str:
         pattern = _text(f"{_literal(self._root)}/{glob(relation)}")
+        if freq is not None:
+            # By the last letter, so that the seed in freq=~ matches, too: a pattern without a match is an error.
+            pattern = pattern.replace("/freq=*/", f"/freq=*[{freq.value[-1]}~]/")
         columns = ", ".join(f"r.{_name(name)}" for name in RELATIONS[relation].names)
         hive = f", hive_partitioning=true, hive_types={_HIVE}" if relation in {"bars", PAST} else ""
         return (
@@ -103,9 +120,34 @@ class Snapshot:
         paths = self._names.get(relation) or [seed(relation)]
         return select(self._root, paths, relation, RELATIONS[relation].names)
 
+    def of_freq(self, freq: Freq) -> str:
+        """Return a query for the current bars of one freq."""
+        return f"{self.alone('bars')} WHERE freq = '{freq.value}'"
+
     def shared(self, *relations: str) -> str:
         """Return the beginning of a query, `WITH …`, that names relations of one lake version."""
         return "WITH " + ", ".join(f"{name}_ AS NOT MATERIALIZED ({self.alone(name)})" for name in relations)
+
+
+class Named:
+    """Views over the macros that `macro` makes; they see whatever files those name when they are asked."""
+
+    def alone(self, relation: str) -> str:
+        """Return a query for all rows of one relation."""
+        return f"SELECT {', '.join(map(_name, RELATIONS[relation].names))} FROM files_{relation}()"
+
+    def of_freq(self, freq: Freq) -> str:
+        """Return a query for the current bars of one freq."""
+        return f"{self.alone('bars')} WHERE freq = '{freq.value}'"
+
+    def shared(self, *relations: str) -> str:
+        """Return the beginning of a query, `WITH …`, that names relations of one lake version."""
+        return "WITH " + ", ".join(f"{name}_ AS NOT MATERIALIZED ({self.alone(name)})" for name in relations)
+
+
+def macro(source: Snapshot, relation: str) -> str:
+    """Return the statement that makes or replaces the macro `files_<relation>()` for `Named` views."""
+    return f"CREATE OR REPLACE MACRO files_{relation}() AS TABLE {source.alone(relation)}"
 
 
 def select(root: str, paths: Sequence[str], relation: str, columns: Sequence[str]) -> str:
@@ -124,7 +166,7 @@ def statements(source: Source) -> list[str]:
     """
     views = {"bars": source.alone("bars"), "bars_best": best(source)}
     for freq in Freq:
-        views[f"bars_{freq.value}"] = f"{source.alone('bars')}{_where(source)} freq = '{freq.value}'"
+        views[f"bars_{freq.value}"] = source.of_freq(freq)
     views["bars_final"] = f"{source.alone('bars')}{_where(source)} state = 'final'"
     views["revisions"] = _revisions(source)
     for name in ("quarantine", "findings", "requests", "coverage", "sessions"):

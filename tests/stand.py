@@ -1,5 +1,6 @@
 """A sandbox with a configuration beside it, as tests need it."""
 
+import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,3 +56,9 @@ class Stand:
     def advance(self, seconds: float) -> None:
         """Move the sandbox's clock forward."""
         self.control("POST", "/clock", {"advance_s": seconds})
+
+
+def signals_as_usual() -> None:
+    """Let a child hear the signals that a terminal sends, whatever whoever runs the tests ignores (nohup, cron)."""
+    for name in ("SIGINT", "SIGHUP", "SIGTERM"):
+        signal.signal(getattr(signal, name), signal.SIG_DFL)

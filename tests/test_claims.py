@@ -244,7 +244,9 @@ def test_the_last_minutes_of_a_day_are_asked_for_in_the_evening_and_on_sunday(st
 
 def test_a_day_round_the_clock_is_put_together_from_several_runs(stand: Stand) -> None:
     """A page of 1,000 minutes never holds a whole day of crypto; several runs a day together do."""
-    stand.jobs = '[jobs.daily]\nvendor = "qos"\nsymbols = ["BTCUSDT.P.QOS"]\nfreq = ["1m"]\nstart = "2026-11-16"\n'
+    stand.jobs = (
+        '[jobs.daily]\nvendor = "qos"\nsymbols = ["BTCUSDT.P.QOS"]\nfreq = ["1m"]\nstart = "2026-11-16"\n'
+    )
     stand.write()
     desk = stand.desk()
 
@@ -254,7 +256,14 @@ def test_a_day_round_the_clock_is_put_together_from_several_runs(stand: Stand) -
         assert report.exit_code == 0, report
 
     ours = klake.open(str(stand.folder / "lake")).bars("BTCUSDT.P.QOS", "1m", state="closed").pl()
-    rows = stand.control("GET", "/truth", symbol="BTCUSDT.P.QOS", freq="1m", start="2026-11-19T15:50:00Z", end="2026-11-22T08:30:00Z")
+    rows = stand.control(
+        "GET",
+        "/truth",
+        symbol="BTCUSDT.P.QOS",
+        freq="1m",
+        start="2026-11-19T15:50:00Z",
+        end="2026-11-22T08:30:00Z",
+    )
     assert ours["ts"].n_unique() == ours.height == len(rows)
     cut = [c for c in desk.books().ledger.table().to_pylist() if c["reason"] == "beyond the vendor's horizon"]
     assert [(str(c["start"]), str(c["end"]), c["standing"]) for c in cut] == [

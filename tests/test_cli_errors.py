@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from stand import Stand
+from stand import Stand, signals_as_usual
 
 from klake.cli import app
 from klake.cli.app import run
@@ -336,7 +336,7 @@ def test_a_stopped_run_is_exit_3_and_the_next_one_goes_on(
         *_ad_hoc("600519.SH,00700.HK,AAPL.US"),
     ]
 
-    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(line, stderr=subprocess.PIPE, text=True, preexec_fn=signals_as_usual) as process:  # noqa: PLW1509  # it only resets signals
         end = time.monotonic() + 60
         while not stand.requests("/kline", "/history", "/snapshot") and time.monotonic() < end:
             stand.sandbox.clock.advance(0)
@@ -368,7 +368,9 @@ def test_a_run_may_be_stopped_at_any_moment(klake: Klake, stand: Stand) -> None:
     codes = list[int]()
 
     for step in range(40):
-        with subprocess.Popen(line, stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(
+            line, stderr=subprocess.PIPE, text=True, preexec_fn=signals_as_usual
+        ) as process:  # noqa: PLW1509  # it only resets signals
             assert process.stderr is not None
             said = process.stderr.readline()  # SANDBOX: the verb has begun
             with contextlib.suppress(subprocess.TimeoutExpired):

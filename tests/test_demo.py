@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from stand import signals_as_usual
 
 import klake
 
@@ -87,7 +88,12 @@ def test_what_the_demo_says_to_type_next_works_without_its_sandbox(tmp_path: Pat
 def test_a_demo_that_is_stopped_takes_its_sandbox_along(tmp_path: Path, name: str, code: int) -> None:
     config = tmp_path / "data" / "demo" / "klake.toml"
     with subprocess.Popen(
-        COMMAND, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        COMMAND,
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=signals_as_usual,  # noqa: PLW1509  # it only resets signals
     ) as process:
         end = time.monotonic() + 60
         while not config.exists() and time.monotonic() < end:
