@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import pyarrow as pa
 
@@ -213,7 +213,8 @@ class Lake:
         import duckdb
 
         try:
-            relation = self.connection().sql(query, params=params)
+            # DuckDB gives None for a statement without an answer; its types do not say so.
+            relation = cast("duckdb.DuckDBPyRelation | None", self.connection().sql(query, params=params))
         except duckdb.Error as error:
             raise BadRequest("sql", query, hint=str(error)) from error
         if relation is None:

@@ -45,7 +45,7 @@ class Batch:
     counts: _Numbers
     low: int
     high: int
-    _shares: list[_Share] = field(default_factory=list[_Share])
+    shared_by: list[_Share] = field(default_factory=list[_Share])
 
     @property
     def rows(self) -> int:
@@ -64,7 +64,7 @@ class Batch:
         first = 0 if after is None else int(np.searchsorted(self.symbols, after, "right"))
         last = len(self.symbols) if upto is None else int(np.searchsorted(self.symbols, upto, "right"))
         parts, codes = list[pa.RecordBatch](), list[_Numbers]()
-        for share in self._shares:
+        for share in self.shared_by:
             begin, end = np.searchsorted(share.symbols, [first, last])
             if end > begin:
                 parts.append(_typed(share.rows, _STORED, share.places[begin:end]))
@@ -106,7 +106,7 @@ def batches(bars: pa.Table) -> list[Batch]:
                 batch = out[partition]
                 batch.counts += counts
                 batch.low, batch.high = min(batch.low, low), max(batch.high, high)
-                batch._shares.append(share)
+                batch.shared_by.append(share)
             else:
                 out[partition] = Batch(partition, symbols, counts, low, high, [share])
     return [out[partition] for partition in sorted(out)]

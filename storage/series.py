@@ -129,7 +129,8 @@ def table(
     `found` are of ascending symbols, as `pieces` gives them.
     """
     key = "ts" if freq.intraday else "session"
-    needed = list(dict.fromkeys([*columns, *([] if states is None else ["state"])]))
+    more: list[str] = [] if states is None else ["state"]
+    needed = list(dict.fromkeys([*columns, *more]))
     read = groups.read(dict.fromkeys(piece.group for piece in found), needed, key)
     if read is None:
         return None
@@ -160,7 +161,8 @@ def panel(
 ) -> pa.Table | None:
     """Return the bars of all symbols with keys in `bounds`, as `table` does, from the row groups `found`."""
     key = "ts" if freq.intraday else "session"
-    needed = list(dict.fromkeys([*columns, "symbol", "ts", *([] if states is None else ["state"])]))
+    more: list[str] = [] if states is None else ["state"]
+    needed = list(dict.fromkeys([*columns, "symbol", "ts", *more]))
     read = groups.read([group for _, group in found], needed, key)
     if read is None:
         return None

@@ -369,8 +369,11 @@ def test_a_run_may_be_stopped_at_any_moment(klake: Klake, stand: Stand) -> None:
 
     for step in range(40):
         with subprocess.Popen(
-            line, stderr=subprocess.PIPE, text=True, preexec_fn=signals_as_usual
-        ) as process:  # noqa: PLW1509  # it only resets signals
+            line,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=signals_as_usual,  # noqa: PLW1509  # only resets signals
+        ) as process:
             assert process.stderr is not None
             said = process.stderr.readline()  # SANDBOX: the verb has begun
             with contextlib.suppress(subprocess.TimeoutExpired):
