@@ -1,4 +1,4 @@
-"""The QOS quote API over HTTP, quirks included: what vendors/qos.md says of the real one."""
+"""The QOS quote API over HTTP, quirks included, as the vendor documents it and its SDK shows it."""
 
 import gzip
 import zlib

@@ -209,7 +209,7 @@ class Qos:
         return wire.snapshots(page.body, self.name, self.symbol)
 
     def probe(self, symbols: Sequence[Symbol] = ()) -> Iterator[tuple[Answer, ...]]:
-        """Yield answers to U1, U2, U3, U4 and U9 of vendors/qos.md: at most five requests."""
+        """Yield what the vendor leaves open (is the end inclusive, honoured, …): at most five requests."""
         return probe(self, self._clock, symbols)
 
     def close(self) -> None:

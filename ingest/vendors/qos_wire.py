@@ -1,6 +1,6 @@
 """What QOS puts on the wire: bodies, typed replies, per-item fallback, words of its error messages.
 
-Field traps (vendors/qos.md 3.10): `c` is a code, `cl` a close; `ts` is a time in bars and
+Field traps: `c` is a code, `cl` a close; `ts` is a time in bars and
 snapshots, the number of shares in instrument info; `e` is an end or an exchange.
 """
 
