@@ -119,6 +119,7 @@ class _Run:
     ) -> None:
         self._desk, self._name, self._job, self._vendor = desk, name, job, vendor
         self._books, self._report, self._events = books, report, desk.events
+        books.store.told_by(report.run)
         self._stop = Stop(desk.clock)
         self._quotas = desk.quotas(self._stop, self._waiting)
         self._sender = Sender(vendor, self._quotas, books.store.raw, self._stop)

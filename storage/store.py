@@ -137,6 +137,10 @@ class Store:
         with self._guard:
             return self._publisher.newest()
 
+    def told_by(self, run: str) -> None:
+        """Name the run that the commits from now on belong to, for `history`."""
+        self._writer.run = run
+
     def upsert(self, bars: pa.Table) -> WriteReport:
         """Return what `bars` changed, in bars; readers see it when this returns.
 

@@ -325,3 +325,13 @@ def test_a_day_whose_bar_was_refused_stays_missing_and_is_asked_again(stand: Sta
     same(stand, "600519.SH", "1d", "2026-10-01", "2026-11-20")
     said = klake.open(str(stand.folder / "lake")).sql("SELECT rule, symbol FROM quarantine").rows()
     assert said == [("low above high", "600519.SH")]
+
+
+def test_the_history_of_the_lake_names_the_run(stand: Stand) -> None:
+    stand.jobs = job(["600519.SH"])
+    stand.write()
+    desk = stand.desk()
+
+    report = sync(desk, "daily", desk.job("daily"))
+
+    assert [v.run for v in desk.store().history(1)] == [report.run]
