@@ -2,14 +2,18 @@
 
 import os
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 from stand import Stand
+from verbs import Klake, Said
 
+from klake.cli.app import run
 from klake.sandbox.server import Sandbox
+from klake.schemas.clock import ManualClock
+from klake.storage.store import Store
 
 # The same examples on every run, however slow the machine is; `make proof` searches at random.
 settings.register_profile("klake", deadline=None, derandomize=True)
@@ -44,3 +48,31 @@ def stand(tmp_path: Path) -> Iterator[Stand]:
     """A sandbox whose clock stands still at NOON until somebody waits, and a configuration for it."""
     with Sandbox(clock_start=datetime.fromisoformat(NOON), rate=0) as sandbox:
         yield Stand(sandbox, tmp_path)
+
+
+@pytest.fixture
+def klake(request: pytest.FixtureRequest, stand: Stand, capsys: pytest.CaptureFixture[str]) -> Klake:
+    """Run a verb in this process, on the stand's configuration with the test module's JOB."""
+    stand.jobs = request.module.JOB
+    stand.write()
+
+    def klake(*argv: str, config: Path | None = None) -> Said:
+        capsys.readouterr()
+        code = run(["--config", str(config or stand.config), *argv])
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return Said(code, out, err)
+
+    return klake
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """A clock that stands at 08:00 UTC of a Friday until somebody waits."""
+    return ManualClock(datetime(2026, 11, 20, 8, tzinfo=UTC))
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: ManualClock) -> Store:
+    """An empty lake."""
+    return Store.open(str(tmp_path / "lake"), clock, create=True)

@@ -5,8 +5,7 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from stand import Stand
+from verbs import Klake
 
 from klake.cli.app import run
 
-JOBS = """
+JOB = """
 [universe.few]
 symbols = ["600519.SH", "00700.HK", "AAPL.US"]
 [jobs.daily]
@@ -29,37 +29,6 @@ start = "2026-10-01"
 AD_HOC = ("--vendor", "qos", "--symbols", "CON.US", "--freq", "1d", "--start", "2026-11-02")
 COMMAND = [sys.executable, "-m", "klake"]
 ROOT = Path(__file__).parents[1]
-
-
-@dataclass(frozen=True)
-class Said:
-    """What one command line came to."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
-
-
-Klake = Callable[..., Said]
-
-
-@pytest.fixture
-def klake(stand: Stand, capsys: pytest.CaptureFixture[str]) -> Iterator[Klake]:
-    """Run a verb against the stand's configuration, in this process."""
-    stand.jobs = JOBS
-    stand.write()
-
-    def klake(*argv: str, config: Path | None = None) -> Said:
-        capsys.readouterr()
-        code = run(["--config", str(config or stand.config), *argv])
-        out, err = capsys.readouterr()
-        return Said(code, out, err)
-
-    yield klake
 
 
 def test_plan_says_what_sync_then_sends(klake: Klake, stand: Stand) -> None:

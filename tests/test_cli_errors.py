@@ -9,51 +9,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from stand import Stand, signals_as_usual
+from verbs import Klake
 
 from klake.cli import app
 from klake.cli.app import run
 
 JOB = '[jobs.daily]\nvendor = "qos"\nsymbols = ["600519.SH"]\nfreq = ["1d"]\nstart = "2026-11-02"\n'
-
-
-@dataclass(frozen=True)
-class Said:
-    """What one command line came to."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def sentence(self) -> str:
-        """The one line of trouble; fails where there is none, or more than one."""
-        (line,) = [line for line in self.err.splitlines() if line.startswith("klake: ")]
-        return line
-
-
-Klake = Callable[..., Said]
-
-
-@pytest.fixture
-def klake(stand: Stand, capsys: pytest.CaptureFixture[str]) -> Iterator[Klake]:
-    """Run a verb against the stand's configuration, in this process."""
-    stand.jobs = JOB
-    stand.write()
-
-    def klake(*argv: str, config: Path | None = None) -> Said:
-        capsys.readouterr()
-        code = run(["--config", str(config or stand.config), *argv])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return Said(code, out, err)
-
-    yield klake
 
 
 def _ad_hoc(symbols: str = "600519.SH", freq: str = "1d", *more: str) -> list[str]:

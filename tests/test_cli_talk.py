@@ -5,14 +5,12 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from stand import Stand
+from verbs import Klake
 
-from klake.cli.app import run
 from klake.cli.render import table_to
 from klake.jobs.desk import Desk
 
@@ -20,34 +18,6 @@ JOB = (
     '[jobs.daily]\nvendor = "qos"\nsymbols = ["600519.SH", "AAPL.US"]\nfreq = ["1d"]\nstart = "2026-11-02"\n'
 )
 CSV = "date,open,high,low,close,volume\n"
-
-
-@dataclass(frozen=True)
-class Said:
-    """What one command line came to."""
-
-    code: int
-    out: str
-    err: str
-
-
-Klake = Callable[..., Said]
-
-
-@pytest.fixture
-def klake(stand: Stand, capsys: pytest.CaptureFixture[str]) -> Iterator[Klake]:
-    """Run a verb against the stand's configuration, in this process."""
-    stand.jobs = JOB
-    stand.write()
-
-    def klake(*argv: str, config: Path | None = None) -> Said:
-        capsys.readouterr()
-        code = run(["--config", str(config or stand.config), *argv])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return Said(code, out, err)
-
-    yield klake
 
 
 def _on_a_terminal(config: Path, columns: int, *line: str) -> str:

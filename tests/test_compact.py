@@ -65,16 +65,6 @@ def spans(store: Store) -> list[tuple[int, str, str]]:
 
 
 @pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock(NOW)
-
-
-@pytest.fixture
-def store(tmp_path: Path, clock: ManualClock) -> Store:
-    return Store.open(str(tmp_path / "lake"), clock, create=True)
-
-
-@pytest.fixture
 def small_tiers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiers of a few rows, so that a small lake has all of them."""
     for module in (tiers, compact):

@@ -14,16 +14,6 @@ from klake.storage.store import Store
 NOW = datetime(2026, 11, 20, 8, tzinfo=UTC)
 
 
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock(NOW)
-
-
-@pytest.fixture
-def store(tmp_path: Path, clock: ManualClock) -> Store:
-    return Store.open(str(tmp_path / "lake"), clock, create=True)
-
-
 def test_history_tells_what_each_commit_was(store: Store, clock: ManualClock) -> None:
     store.upsert(day_bars(3, JAN, 20))
     clock.wait(60)

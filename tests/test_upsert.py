@@ -29,16 +29,6 @@ DAY = date(2026, 1, 5)
 HOUR = timedelta(hours=1)
 
 
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock(NOW)
-
-
-@pytest.fixture
-def store(tmp_path: Path, clock: ManualClock) -> Store:
-    return Store.open(str(tmp_path / "lake"), clock, create=True)
-
-
 def bar(close: float = 10.0, at: datetime = NOW, state: str = "final", **other: object) -> dict[str, object]:
     """One incoming daily bar as a row; `other` overrides columns."""
     day = other.get("session", DAY)

@@ -8,7 +8,6 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pyarrow as pa
-import pytest
 from test_compact import JAN, day_bars, everything
 
 from klake.schemas.clock import ManualClock
@@ -22,16 +21,6 @@ from klake.storage.tables import PUBLISHED
 NOW = datetime(2026, 11, 20, 8, tzinfo=UTC)
 HOUR, DAY = 3_600, 86_400
 YEAR = "bars/era=current/vendor=qos/freq=1d/period=2026"
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock(NOW)
-
-
-@pytest.fixture
-def store(tmp_path: Path, clock: ManualClock) -> Store:
-    return Store.open(str(tmp_path / "lake"), clock, create=True)
 
 
 def on_disk(store: Store) -> set[str]:
