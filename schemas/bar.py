@@ -74,6 +74,7 @@ class Flag(IntFlag):
     DERIVED = 16  # resampled from a lower freq
     AUCTION_PENDING = 32  # the closing auction had not been printed yet
     SUSPECT = 64  # a quality rule doubts it; see findings
+    WITHDRAWN = 128  # only in era past: from known_at on there is no such bar (a restore took it out)
 
 
 def key_of(freq: Freq) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ class Standing(StrEnum):
     CLOSED = "closed"  # bars held, ended, the vendor may still correct them
     OPEN = "open"  # bars held, the session was running when they were fetched
     EMPTY = "empty"  # no bar, for a reason
+    MISSING = "missing"  # bars were held and are not any more: only ever recorded, see `Ledger.record`
 
 
 class Reason(StrEnum):

@@ -97,7 +97,9 @@ class Ledger:
 
         A proof replaces what it overlaps, unless that was proved later; bars that are held are
         never replaced by the word that there are none. Neighbours that stand alike merge; those
-        that are asked again by when they were fetched only if that was together.
+        that are asked again by when they were fetched only if that was together. One that says
+        MISSING takes away what is known at that moment: proofs that are recorded after it count,
+        whenever they were fetched.
         """
         by_series = _by_series(stretches)
         if by_series:
@@ -184,6 +186,9 @@ class Ledger:
 
 def laid(held: list[Stretch], new: Stretch) -> None:
     """Lay `new` over `held`, in place: ascending, disjoint and merged before, and after."""
+    if new.standing == Standing.MISSING:
+        held[:] = [piece for old in held for piece in _outside(old, new) if piece.start < piece.end]
+        return
     if not held or held[-1].end <= new.start:  # the usual case: a later day
         held[-1:] = _joined([*held[-1:], new])
         return
@@ -209,12 +214,13 @@ def _left_of(old: Stretch, new: Stretch) -> list[Stretch]:
         inside = inside._replace(last=new.last, fetched=new.fetched, newest=new.newest)
     else:
         inside = inside._replace(end=inside.start)
-    pieces = (
-        old._replace(end=min(old.end, new.start)),
-        inside,
-        old._replace(start=max(old.start, new.end)),
-    )
-    return [piece for piece in pieces if piece.start < piece.end]
+    left, right = _outside(old, new)
+    return [piece for piece in (left, inside, right) if piece.start < piece.end]
+
+
+def _outside(old: Stretch, new: Stretch) -> tuple[Stretch, Stretch]:
+    """Return what of `old` lies left and right of `new`; of no day where nothing does."""
+    return old._replace(end=min(old.end, new.start)), old._replace(start=max(old.start, new.end))
 
 
 def _has_bars(one: Stretch) -> bool:
@@ -276,7 +282,8 @@ def _replayed(requests: pa.Table) -> Iterator[tuple[Series, list[Stretch]]]:
 
     A few years of daily runs are millions of rows: they pass by as integers, batch by batch.
     """
-    order = ("vendor", "symbol", "freq", "fetched_at", "page_id", "stretch")
+    recorded = ["known_at"] if "known_at" in requests.column_names else []
+    order = ["vendor", "symbol", "freq", *recorded, "fetched_at", "page_id", "stretch"]
     ordered = proving(requests).sort_by([(name, "ascending") for name in order])
     rows = (row for batch in ordered.to_batches(max_chunksize=_BATCH) for row in _proofs(batch))
     for (vendor, symbol, freq), proofs in groupby(rows, key=itemgetter(0, 1, 2)):

@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from random import Random
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -422,3 +423,23 @@ def test_the_requests_survive_a_way_through_parquet(tmp_path: Path, ledger: Ledg
 
     ledger.rebuild(back)
     assert told(ledger) == [(0, 3, "final", "page..page", 4)]
+
+
+def test_what_was_lost_is_missing_until_it_is_proved_again_though_by_an_older_page(ledger: Ledger) -> None:
+    ledger.record([proof(0, 9, at=1)])
+
+    ledger.record([proof(3, 5, "missing", at=7)])
+    assert told(ledger) == [(0, 3, "final", "p..p", 1), (5, 9, "final", "p..p", 1)]
+
+    ledger.record([proof(4, 5, page="replayed", at=1)])
+    assert told(ledger) == [(0, 3, "final", "p..p", 1), (4, 9, "final", "replayed..p", 1)]
+
+
+def test_rebuilding_takes_losses_in_the_order_in_which_they_were_written_down(ledger: Ledger) -> None:
+    told_of = [asked(proof(0, 9, at=1), "first", 0), asked(proof(3, 5, "missing", at=7), "loss", 0)]
+    again = replace(asked(proof(4, 5, at=1), "first", 0), run="replay")
+    table = requests.rows([again, *told_of])
+
+    ledger.rebuild(table.append_column("known_at", pa.array([NOON + timedelta(days=n) for n in (3, 1, 2)])))
+
+    assert told(ledger) == [(0, 3, "final", "first..first", 1), (4, 9, "final", "first..first", 1)]
