@@ -1,4 +1,4 @@
-"""What an answer lacks: parts of the span asked for that the coverage ledger calls missing."""
+"""What an answer lacks: sessions that nobody accounts for, and those beyond the vendor's horizon."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,9 +10,10 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pyarrow as pa
 
+from ..schemas.coverage import Reason
 from ..schemas.freq import Freq
 from ..schemas.session import calendar
-from ..schemas.span import Span, missing
+from ..schemas.span import Span, missing, overlap
 from ..schemas.symbol import Symbol
 from ..storage import datafiles
 from ..storage.store import Store
@@ -23,15 +24,25 @@ __all__ = ["Gap", "gaps"]
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Sessions of one series that nobody accounts for; `last` is inclusive."""
+    """Sessions of one series that an answer lacks; `last` is inclusive.
+
+    `horizon`: the vendor does not go back that far, or cut the session; else nobody accounts
+    for them.
+    """
 
     symbol: str
     freq: Freq
     vendor: str
     first: date
     last: date
+    horizon: bool = False
 
     def __str__(self) -> str:
+        if self.horizon:
+            return (
+                f"{self.symbol} {self.freq} from {self.vendor}: {self.first} to {self.last} lie beyond the vendor's "
+                "horizon; another vendor may have them, or `klake import` brings them"
+            )
         return (
             f"{self.symbol} {self.freq} from {self.vendor}: nothing is known of {self.first} to {self.last}; "
             f"`klake sync --vendor {self.vendor} --symbols {self.symbol} --freq {self.freq} "
@@ -42,23 +53,26 @@ class Gap:
 def gaps(
     store: Store, symbols: Sequence[str], freq: Freq, start: object, end: object, vendor: str | None
 ) -> list[Gap]:
-    """Return the sessions between `start` and `end` that coverage does not account for.
+    """Return the sessions between `start` and `end` that no bar answers for, by symbol and day.
 
-    Only series that a sync has covered are judged; without `start` the first covered session
-    stands in for it, without `end` the last one.
+    Only series that a sync has covered are judged; without `start` the first session that the
+    vendor could give stands in for it, without `end` the last covered one.
     """
-    covered = _covered(store, symbols, freq, vendor)
     out: list[Gap] = []
-    for (name, symbol), spans in sorted(covered.items()):
+    for (name, symbol), held in sorted(_covered(store, symbols, freq, vendor).items()):
         days = calendar(Symbol.parse(symbol).place.calendar)
         zone = ZoneInfo(days.zone)
-        low = _day(start, zone) or min(s.start for s in spans)
-        high = _day(end, zone) or max(s.end for s in spans) - timedelta(days=1)
+        given = [span for span, horizon in held if not horizon] or [span for span, _ in held]
+        low = _day(start, zone) or min(s.start for s in given)
+        high = _day(end, zone) or max(s.end for s, _ in held) - timedelta(days=1)
         high = min(high, days.last_begun(store.clock.now()))  # nobody has the bars of tomorrow
-        for hole in missing(spans, Span(freq.anchor(low), high + timedelta(days=1))):
+        asked = Span(freq.anchor(low), high + timedelta(days=1))
+        found = [(hole, False) for hole in missing([span for span, _ in held], asked)]
+        found += [(common, True) for span, horizon in held if horizon and (common := overlap(span, asked))]
+        for hole, horizon in sorted(found, key=lambda one: one[0].start):
             sessions = days.sessions(hole.start, hole.end)
             if sessions:
-                out.append(Gap(symbol, freq, name, sessions[0], sessions[-1]))
+                out.append(Gap(symbol, freq, name, sessions[0], sessions[-1], horizon))
     return out
 
 
@@ -84,7 +98,7 @@ class _Coverage:
 @lru_cache(maxsize=4)
 def _published(root: str, paths: tuple[str, ...]) -> _Coverage:
     """Return the coverage in the files `paths`, which never change: a new coverage has a new path."""
-    columns = ["vendor", "symbol", "freq", "start", "end"]
+    columns = ["vendor", "symbol", "freq", "start", "end", "reason"]
     parts = [datafiles.read(root, path, columns) for path in paths]
     blank = pa.schema([PUBLISHED["coverage"].field(name) for name in columns]).empty_table()
     return _Coverage(pa.concat_tables([blank, *(part.select(columns).cast(blank.schema) for part in parts)]))
@@ -92,14 +106,15 @@ def _published(root: str, paths: tuple[str, ...]) -> _Coverage:
 
 def _covered(
     store: Store, symbols: Sequence[str], freq: Freq, vendor: str | None
-) -> dict[tuple[str, str], list[Span[date]]]:
-    """Return what the published coverage accounts for, by (vendor, symbol)."""
+) -> dict[tuple[str, str], list[tuple[Span[date], bool]]]:
+    """Return what the published coverage accounts for by (vendor, symbol), each with whether it lies beyond the horizon."""
     published = _published(store.path, store.snapshot().names.get("coverage", ()))
-    found: dict[tuple[str, str], list[Span[date]]] = {}
+    found: dict[tuple[str, str], list[tuple[Span[date], bool]]] = {}
     for symbol in symbols:
         for row in published.of(symbol):
             if row["freq"] == freq.value and vendor in (None, row["vendor"]):
-                found.setdefault((row["vendor"], symbol), []).append(Span(row["start"], row["end"]))
+                stretch = Span(row["start"], row["end"]), row["reason"] == Reason.HORIZON
+                found.setdefault((row["vendor"], symbol), []).append(stretch)
     return found
 
 

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
@@ -307,7 +308,7 @@ class Lake:
         warnings.warn(text, ShortAnswer, stacklevel=3)
 
 
-def open_lake(path: str = "data/lake", *, create: bool = False, clock: Clock | None = None) -> Lake:
+def open_lake(path: str | Path = "data/lake", *, create: bool = False, clock: Clock | None = None) -> Lake:
     """Return the lake at `path` (a directory), open for reading and writing.
 
     `create` makes it where there is none. `clock` stamps what is written; None: the machine's.
@@ -317,7 +318,7 @@ def open_lake(path: str = "data/lake", *, create: bool = False, clock: Clock | N
     LakeError
         There is no lake there and `create` is False; it was made by a later klake; it is damaged.
     """
-    return Lake(Store.open(path, clock or SystemClock(), create=create))
+    return Lake(Store.open(str(path), clock or SystemClock(), create=create))
 
 
 def _names(symbols: str | Symbol | Sequence[str | Symbol] | None) -> list[str] | None:
