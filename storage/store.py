@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
 
-from ..errors import BadRequest, LakeDamaged, LakeError, LakeOrigin, LakeTooNew, LakeUnwritable
+from ..errors import BadRequest, LakeDamaged, LakeError, LakeOrigin, LakeTooNew, LakeTooOld, LakeUnwritable
 from ..schemas.bar import State
 from ..schemas.clock import Clock
 from ..schemas.freq import Freq
@@ -24,6 +24,7 @@ from .disk import network_of
 from .history import Version, history, restore
 from .layout import FORMAT, LOCK, MARKER, SPOOL, STATE
 from .manifest import Manifest
+from .migrate import finish
 from .objects import LocalObjects, writing
 from .publisher import Publisher, microseconds
 from .quotas import quotas_path
@@ -75,12 +76,14 @@ class Store:
         ------
         LakeError
             There is no lake at `path`.
-        LakeTooNew, LakeOrigin, LakeUnwritable, LakeDamaged
+        LakeTooNew, LakeTooOld, LakeOrigin, LakeUnwritable, LakeDamaged
             As they say.
         """
         if "://" in path:
             raise BadRequest("lake path", path, hint="only local folders so far")
         root = str(Path(path).resolve())
+        with writing(root):
+            finish(root)
         marker, publisher = _marker(root), Publisher(root, clock)
         if marker is None and not create:
             raise LakeError(
@@ -272,6 +275,8 @@ def _marker(root: str) -> _Marker | None:
         found = msgspec.json.decode(body, type=dict[str, object]).get("format")
         if isinstance(found, int) and found > FORMAT:
             raise LakeTooNew(root, found, FORMAT)
+        if isinstance(found, int) and found < FORMAT:
+            raise LakeTooOld(root, found, FORMAT)
         return msgspec.json.decode(body, type=_Marker)
     except (FileNotFoundError, NotADirectoryError):
         return None
