@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from ..errors import LakeDamaged
 from ..schemas.clock import ManualClock
+from .checkpoint import ASIDE
 from .checksum import RowSum
 from .layout import CATALOG, CLAIMS, EXTRAS, FORMAT, MANIFESTS, MARKER, RAW, SPOOL, STATE
 from .manifest import Manifest, Manifests
@@ -120,7 +121,7 @@ def _brought(root: Path) -> Iterator[str]:
 def _left(path: str) -> bool:
     """Say whether a file stays behind: it is made anew, or is a lock or draft of somebody who is gone."""
     top, _, name = path.partition("/")
-    if path in (MARKER, CATALOG, NOTE) or top == MANIFESTS or path.startswith(CLAIMS):
+    if path in (MARKER, CATALOG, NOTE) or top == MANIFESTS or path.startswith((CLAIMS, ASIDE)):
         return True
     if top in _TABLES and "/_delta_log/" not in path:
         return not name.endswith(".parquet") or name.rsplit("/", 1)[-1][0] in "._"
