@@ -18,6 +18,7 @@ KlakeError
 │   └── UnitMismatch      a canary says that unit or label is false
 ├── LakeError             the lake cannot be used as it is              exit 1
 │   ├── LakeTooNew        made by a later klake                         exit 2
+│   ├── LakeTooOld        made by an earlier klake: migrate it          exit 2
 │   ├── LakeOrigin        sandbox and real bars must not meet           exit 2
 │   ├── LakeHolds         a lake where collected pages belong, or v.v.  exit 2
 │   ├── LakeUnwritable    no permission, no space
@@ -46,6 +47,7 @@ __all__ = [
     "LakeHolds",
     "LakeOrigin",
     "LakeTooNew",
+    "LakeTooOld",
     "LakeUnwritable",
     "MissingExtra",
     "MonthQuota",
@@ -208,6 +210,21 @@ class LakeTooNew(LakeError):
         super().__init__(
             f"{path}: lake format {found} is newer than this klake knows ({known}): upgrade klake",
             f"{path}：数据湖格式 {found} 比本程序支持的 {known} 新：请升级 klake",
+        )
+
+
+class LakeTooOld(LakeError):
+    """The lake was made by an earlier klake and has to be migrated first."""
+
+    exit_code = 2
+
+    def __init__(self, path: str, found: int, needed: int) -> None:
+        self.path, self.found, self.needed = path, found, needed
+        super().__init__(
+            f"{path}: lake format {found} is older than this klake needs ({needed}): "
+            "run `klake doctor --migrate`, which keeps the old lake beside the new one",
+            f"{path}：数据湖格式 {found} 低于本程序所需的 {needed}："
+            "请运行 `klake doctor --migrate`，旧的数据湖会保留在旁边",
         )
 
 

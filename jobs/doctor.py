@@ -21,11 +21,13 @@ from ..errors import (
     LakeError,
     LakeOrigin,
     LakeTooNew,
+    LakeTooOld,
     LakeUnwritable,
     MissingExtra,
 )
 from ..schemas.clock import SystemClock
 from ..storage.layout import CATALOG, MARKER
+from ..storage.migrate import unfinished
 from ..storage.quotas import SharedQuotas, quotas_path
 from ..storage.state import State
 from .config import load
@@ -190,7 +192,7 @@ def _disk(desk: Desk) -> Iterator[Check]:
 
 def _lake(desk: Desk) -> Iterator[Check]:
     root = Path(desk.settings.lake_path)
-    if not (root / MARKER).exists():
+    if not (root / MARKER).exists() and not unfinished(str(root)):
         yield Check("lake", "note", f"{root}: none yet", "the first sync, import or init makes it")
         return
     try:
@@ -198,6 +200,9 @@ def _lake(desk: Desk) -> Iterator[Check]:
         store = Desk(desk.settings, SystemClock()).store()
     except LakeTooNew as error:
         yield Check("lake", "bad", str(error), "pip install --upgrade klake")
+        return
+    except LakeTooOld as error:
+        yield Check("lake", "bad", str(error), "klake doctor --migrate")
         return
     except LakeOrigin as error:
         yield Check("lake", "bad", str(error), "give [lake] another path: sandbox and real bars never meet")

@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from .layout import CLAIMS, token_of
 
-__all__ = ["claim", "held", "release_dead"]
+__all__ = ["claim", "held", "is_free", "release_dead"]
 
 
 @contextmanager
@@ -33,7 +33,7 @@ def claim(root: str, at_us: int) -> Generator[str]:
 
 def held(root: str) -> frozenset[str]:
     """Return the tokens whose writes are under way, in any process of this machine."""
-    return frozenset(token_of(path.name) for path in _claims(root) if not _free(path))
+    return frozenset(token_of(path.name) for path in _claims(root) if not is_free(path))
 
 
 def release_dead(root: str, before_us: int) -> int:
@@ -56,7 +56,8 @@ def _claims(root: str) -> list[Path]:
         return []
 
 
-def _free(path: Path) -> bool:
+def is_free(path: Path) -> bool:
+    """Say whether nobody holds the lock file `path`, by trying it."""
     lock = FileLock(str(path))
     try:
         lock.acquire(timeout=0)

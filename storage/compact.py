@@ -10,21 +10,20 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final, cast
 
-import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from ..errors import LakeDamaged
 from ..schemas.bar import PARTITION, SCHEMA
 from ..schemas.clock import Clock
 from ..schemas.freq import Freq
 from . import datafiles
+from .checksum import RowSum
 from .claims import claim
 from .datafiles import DataFile
-from .layout import ROW_GROUP, Partition, file_name
+from .layout import Partition, file_name
 from .manifest import LiveFile, Manifest
 from .publisher import Publisher, microseconds
 from .rolling import Rolling, ranges, weigh
@@ -106,7 +105,7 @@ class Compactor:
         return Compacted(1, len(removed), len(added), rows, size)
 
     def _merge(self, job: "_Job", manifest: Manifest, name: Callable[[], str]) -> list[DataFile]:
-        done, before = list[DataFile](), _Sum()
+        done, before = list[DataFile](), RowSum()
         sinks = [Rolling(self._root, job.tiers.partition, name, done) for _ in job.starts]
         try:
             for after, upto in ranges(weigh((file.rows, manifest.symbols_of(file)) for file in job.files)):
@@ -127,33 +126,16 @@ class Compactor:
                 sink.abandon()
         return done
 
-    def _verify(self, group: Sequence[LiveFile], before: "_Sum", done: Sequence[DataFile]) -> None:
+    def _verify(self, group: Sequence[LiveFile], before: RowSum, done: Sequence[DataFile]) -> None:
         """Read back what was written; LakeDamaged unless it holds the very rows."""
-        after = _Sum()
-        for made in done:
-            with pq.ParquetFile(Path(self._root) / made.path) as file:
-                for rows in file.iter_batches(batch_size=4 * ROW_GROUP):
-                    after.add(pa.Table.from_batches([rows]).select(_BODY.names).cast(_BODY))
+        after = RowSum()
+        after.read((Path(self._root) / made.path for made in done), _BODY)
         if before != after or before.rows != sum(file.rows for file in group):
             raise LakeDamaged(
                 f"compaction of {group[0].path} and {len(group) - 1} more: {after.rows} rows were written for "
                 f"{before.rows}, or their values differ: nothing was changed",
                 f"压实 {group[0].path} 等 {len(group)} 个文件：写入的行与原有的行不一致，未做任何更改",
             )
-
-
-@dataclass(slots=True)
-class _Sum:
-    """Rows, and a sum of their hashes that no order changes."""
-
-    rows: int = 0
-    total: int = 0
-
-    def add(self, rows: pa.Table) -> None:
-        """Count rows with the columns of `_BODY`."""
-        hashes: Any = cast(pl.DataFrame, pl.from_arrow(rows)).hash_rows(seed=0).to_numpy()
-        self.rows += rows.num_rows
-        self.total = (self.total + int(hashes.sum(dtype=np.uint64))) % 2**64
 
 
 @dataclass(frozen=True, slots=True)

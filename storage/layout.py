@@ -21,8 +21,11 @@ __all__ = [
     "writer_options",
 ]  # fmt: skip
 
-FORMAT: Final = 1
-"""Version of everything in this module; a lake with a higher one is refused."""
+FORMAT: Final = 2
+"""Version of everything in this module; a lake with a higher one is refused, one with a lower one migrates.
+
+2: a row of era past may be a tombstone (`Flag.WITHDRAWN`), which a klake of format 1 would take for a revision.
+"""
 
 MARKER: Final = "klake-lake.json"
 CATALOG: Final = "lake.duckdb"

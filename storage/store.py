@@ -13,7 +13,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
 
-from ..errors import BadRequest, LakeDamaged, LakeError, LakeHolds, LakeOrigin, LakeTooNew, LakeUnwritable
+from ..errors import (
+    BadRequest,
+    LakeDamaged,
+    LakeError,
+    LakeHolds,
+    LakeOrigin,
+    LakeTooNew,
+    LakeTooOld,
+    LakeUnwritable,
+)
 from ..schemas.bar import State
 from ..schemas.clock import Clock
 from ..schemas.freq import Freq
@@ -24,6 +33,7 @@ from .disk import network_of
 from .history import Version, history, restore
 from .layout import FORMAT, LOCK, MARKER, SPOOL, STATE
 from .manifest import Manifest
+from .migrate import finish
 from .objects import LocalObjects, writing
 from .publisher import Publisher, microseconds
 from .quotas import quotas_path
@@ -85,12 +95,14 @@ class Store:
         ------
         LakeError
             There is no lake at `path`.
-        LakeTooNew, LakeOrigin, LakeHolds, LakeUnwritable, LakeDamaged
+        LakeTooNew, LakeTooOld, LakeOrigin, LakeHolds, LakeUnwritable, LakeDamaged
             As they say.
         """
         if "://" in path:
             raise BadRequest("lake path", path, hint="only local folders so far")
         root = str(Path(path).resolve())
+        with writing(root):
+            finish(root)
         marker, publisher = _marker(root), Publisher(root, clock)
         if marker is None and not create:
             raise _absent(path, holds)
@@ -303,6 +315,8 @@ def _marker(root: str) -> _Marker | None:
         found = msgspec.json.decode(body, type=dict[str, object]).get("format")
         if isinstance(found, int) and found > FORMAT:
             raise LakeTooNew(root, found, FORMAT)
+        if isinstance(found, int) and found < FORMAT:
+            raise LakeTooOld(root, found, FORMAT)
         return msgspec.json.decode(body, type=_Marker)
     except (FileNotFoundError, NotADirectoryError):
         return None

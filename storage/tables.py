@@ -4,13 +4,14 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import msgspec
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Schema, Transaction
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
@@ -18,6 +19,7 @@ from ..errors import BadRequest, CommitConflict
 from ..schemas import action, bar, quality, requests
 from ..schemas.bar import TIME
 from . import coverage
+from .checkpoint import EVERY, checkpoint, checkpointed
 from .datafiles import DataFile
 from .entries import NOTE, Entry, Note, parse
 from .objects import sync_directory
@@ -324,6 +326,7 @@ class DeltaLog:
                 handle.schema(),
                 list(self.spec.partition),
                 commit_properties=CommitProperties(said, app_transactions=stamp),
+                post_commithook_properties=PostCommitHookProperties(False, False),
             )
         except CommitFailedError as error:
             raise CommitConflict(
@@ -334,6 +337,10 @@ class DeltaLog:
         if known_at is not None and version == asked + 1:
             self._stamped = version, known_at
         self._sync_log(version)
+        if version - checkpointed(self._root) >= EVERY:
+            # Nothing is lost without one: the commit is done, and the next tries again.
+            with suppress(OSError, DeltaError):
+                checkpoint(self._root.parent, self._root, version)
         return version
 
     def _at_hand(self) -> DeltaTable:
