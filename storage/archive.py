@@ -83,7 +83,11 @@ class Archive:
         if payload is None:
             self._complain(self._place(ref.segment), ref.place, "a record cannot be read")
             return None
-        record = msgspec.msgpack.decode(payload, type=Record)
+        try:
+            record = msgspec.msgpack.decode(payload, type=Record)
+        except msgspec.DecodeError as error:
+            self._complain(self._place(ref.segment), ref.place, f"a record is not of a known form ({error})")
+            return None
         body = self.body(record)
         return None if body is None else page_of(record, body)
 
@@ -109,7 +113,7 @@ class Archive:
             if again:
                 self._places = self.segments()
             if (path := self._places.get(stem)) is not None:
-                with suppress(FileNotFoundError):
+                with suppress(OSError):  # gone, moved, or not readable: whoever asked says so
                     return payload_at(path, place)
         return None
 
@@ -122,9 +126,8 @@ class Archive:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                raise LakeDamaged(
-                    f"{place}: cannot be read ({error})", f"{place}：无法读取（{error}）"
-                ) from error
+                self._complain(path, 0, f"a segment cannot be read ({error.strerror})")
+                return None
         return None
 
     def _complain(self, path: Path, at: int, what: str) -> None:
