@@ -87,7 +87,7 @@ def _take(work: Work, folder: Store) -> None:
     _keep(folder.raw, raw, [ref for ref in lacking if ref.id not in own], work.desk.clock)
     pages = raw.unsettled(done, living=living, vendor=vendor)
     harvest = Harvest(work.books, work.desk.clock, work.desk.events)
-    starts = {**starts_of_jobs(work.desk, vendor), **starts_of(folder.table("requests"))}
+    starts = {**starts_of_jobs(work.desk, vendor), **starts_of(folder)}
     work.read(raw, pages, harvest, starts)
 
 

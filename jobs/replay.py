@@ -205,16 +205,15 @@ def _again(work: Work, since: datetime | None, symbols: frozenset[str] | None) -
         asked = {entry.symbol for entry in head.request.entries}
         return (since is None or head.received_at >= since) and (symbols is None or bool(asked & symbols))
 
-    raw, requests = work.books.store.raw, work.books.store.table("requests")
+    raw, known = work.books.store.raw, stored(work.books)
     living = raw.living()
     every = raw.refs(since, work.vendor.name, wanted)
     pages = [ref for ref in every if ref.segment not in living]
     work.report.left += len(every) - len(pages)
-    known = frozenset(requests["page_id"].to_pylist())
     if symbols is not None:  # a page that was never stored must not be stored in part: the next sync takes it
         pages = [ref for ref in pages if ref.id in known]
     harvest = Harvest(work.books, work.desk.clock, work.desk.events, again=known, run=work.told.run)
-    starts = {**starts_of_jobs(work.desk, work.vendor.name), **starts_of(requests)}
+    starts = {**starts_of_jobs(work.desk, work.vendor.name), **starts_of(work.books.store)}
     work.read(raw, pages, harvest, starts, symbols)
 
 

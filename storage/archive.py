@@ -6,7 +6,7 @@ that a running collect still fills. What cannot be read is skipped and listed.
 
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -70,8 +70,9 @@ class Archive:
 
     def heads(self, since: datetime | None = None, vendor: str = "*") -> Iterator[tuple[str, int, Head]]:
         """Yield (segment, byte, head) of the records that came into this lake at or after `since`."""
+        first = "" if since is None else since.astimezone(UTC).date().isoformat()
         for stem, path in self.segments(vendor).items():
-            if since is not None and path.suffix == SEALED and path.parent.name < since.date().isoformat():
+            if path.suffix == SEALED and path.parent.name < first:
                 continue
             for at, head in self.records(stem, path, Head):
                 if since is None or head.arrived_at >= since:

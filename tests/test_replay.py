@@ -350,3 +350,30 @@ def test_a_page_that_no_run_stored_is_not_stored_in_part(stand: Stand, klake: Kl
     assert ask(stand, "SELECT count(DISTINCT (symbol, freq)) FROM requests WHERE page_id = 'late'") == [
         (len(first.request.entries),)
     ]
+
+
+def test_a_row_that_was_refused_for_the_parser_s_fault_becomes_a_bar(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def upside_down(part: SeriesPage) -> SeriesPage:
+        """A low above the high, on one day."""
+        table, day = part.bars, pa.scalar(date(2026, 11, 10), pa.date32())
+        place = table.schema.get_field_index("low")
+        wrong = pc.if_else(pc.equal(table["session"], day), pc.multiply(table["high"], 2.0), table["low"])
+        return replace(part, bars=table.set_column(place, table.schema.field("low"), wrong))
+
+    desk = stand.desk()
+    with monkeypatch.context() as broken:
+        parsing(broken, upside_down)
+        first = sync(desk, "daily", desk.job("daily"))
+        still = replay_again(stand.desk())
+    sent = len(stand.requests())
+
+    report = replay_again(stand.desk())
+
+    assert first.written.quarantined > 0 and first.missing > 0
+    assert (still.written.quarantined, still.written.commits, still.proved) == (0, 0, 0)
+    assert report.written.new == first.written.quarantined
+    same(stand, "600519.SH", "1d", "2026-11-02", "2026-11-20")
+    assert sync(desk, "daily", desk.job("daily")).missing == 0
+    assert len(stand.requests()) == sent
