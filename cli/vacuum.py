@@ -17,10 +17,7 @@ def vacuum(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be deleted.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete files that are in no kept version: hot ones after 1 hour, others after 7 days, a crash's at once.
-
-    Raw pages older than [lake] raw_days go, too, where that is set.
-    """
+    """Delete files in no kept version: hot ones after 1 hour, others after 7 days; raw pages by [lake] raw_days."""
     session = session_of(ctx)
     desk = session.desk()
     store, raw_days = desk.store(), desk.settings.lake.raw_days

@@ -20,8 +20,9 @@ from .desk import Desk
 from .harvest import Harvest
 from .maintain import end_run
 from .pages import starts_of, starts_of_jobs
-from .replay import Work, stored, work_on
+from .replay import JOB, Work, stored, work_on
 from .sync import sync
+from .turn import turn
 
 __all__ = ["collect", "take"]
 
@@ -49,6 +50,8 @@ def take(desk: Desk, source: str) -> ReplayReport:
     ------
     LakeError, LakeHolds, LakeOrigin
         There is no such folder, it is a lake, or its pages are of the other kind than this lake's.
+    CommitConflict
+        Another process is taking pages into this lake.
     """
     began = desk.clock.now()
     folder = Store.open(source, desk.clock, origin=desk.origin, holds="pages", read_only=True)
@@ -61,7 +64,7 @@ def take(desk: Desk, source: str) -> ReplayReport:
     try:
         for vendor in folder.raw.vendors():
             try:
-                with work_on(desk, books, vendor, report) as work:
+                with turn(books, vendor, JOB), work_on(desk, books, vendor, report) as work:
                     _take(work, folder)
             except ConfigError as error:
                 report.problems.append(str(error))
@@ -77,12 +80,14 @@ def take(desk: Desk, source: str) -> ReplayReport:
 def _take(work: Work, folder: Store) -> None:
     raw, vendor = work.books.store.raw, work.vendor.name
     living, done = raw.living(), stored(work.books)
-    own = {ref.id for ref in raw.refs(vendor=vendor)}
-    fresh = folder.raw.refs(vendor=vendor, wanted=lambda head: head.id not in done and head.id not in own)
-    _keep(folder.raw, raw, fresh, work.desk.clock)
+    lacking = folder.raw.refs(vendor=vendor, wanted=lambda head: head.id not in done)
+    if not lacking:
+        return
+    own = {ref.id for ref in raw.refs(vendor=vendor)}  # a run that was killed had come so far
+    _keep(folder.raw, raw, [ref for ref in lacking if ref.id not in own], work.desk.clock)
     pages = raw.unsettled(done, living=living, vendor=vendor)
     harvest = Harvest(work.books, work.desk.clock, work.desk.events)
-    starts = {**starts_of_jobs(work.desk, vendor), **starts_of(folder.table("requests"))}
+    starts = {**starts_of_jobs(work.desk, vendor), **starts_of(folder)}
     work.read(raw, pages, harvest, starts)
 
 

@@ -5,8 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
 from typing import Final
 
-import pyarrow as pa
-
 from ..errors import BadPage, KlakeError
 from ..ingest.fetch import Chain, Taken
 from ..ingest.vendor import Vendor
@@ -20,12 +18,14 @@ from ..schemas.symbol import Symbol
 from ..storage.coverage import Ledger
 from ..storage.raw import RawZone
 from ..storage.records import Ref
+from ..storage.store import Store
 from .chains import unread
 from .desk import Desk
 from .plan import seen, wanted
 
 __all__ = ["Parts", "read_pages", "starts_of", "starts_of_jobs"]
 
+_PROOFS: Final = ("vendor", "symbol", "freq", "adjust", "proved_start", "proved_end", "standing")
 _BEGINNING: Final = date(1970, 1, 1)
 Parts = list[tuple[SeriesPage, Taken]]
 
@@ -48,13 +48,11 @@ def starts_of_jobs(desk: Desk, vendor: str, *more: Job) -> dict[Series, date]:
     return starts
 
 
-def starts_of(requests: pa.Table) -> dict[Series, date]:
-    """Return the first session of each series of which rows of the table `requests` ever told something."""
-    told = proving(requests).group_by(["vendor", "symbol", "freq"]).aggregate([("proved_start", "min")])
-    return {
-        Series(row["vendor"], row["symbol"], Freq(row["freq"])): row["proved_start_min"]
-        for row in told.to_pylist()
-    }
+def starts_of(store: Store) -> dict[Series, date]:
+    """Return the first session of each series of which the table `requests` ever told something."""
+    told = proving(store.table("requests", _PROOFS)).group_by(["vendor", "symbol", "freq"])
+    rows = told.aggregate([("proved_start", "min")]).to_pylist()
+    return {Series(row["vendor"], row["symbol"], Freq(row["freq"])): row["proved_start_min"] for row in rows}
 
 
 def read_pages(

@@ -196,7 +196,9 @@ def _wants(
                 continue
         out.append(want)
     known = seen(held, days)
-    return [replace(w, seen=tuple(s for s in known if w.sessions.start <= s[0] < w.sessions.end)) for w in out]
+    return [
+        replace(w, seen=tuple(s for s in known if w.sessions.start <= s[0] < w.sessions.end)) for w in out
+    ]
 
 
 def seen(held: Iterable[Covered], days: Calendar) -> list[tuple[date, datetime]]:

@@ -178,7 +178,7 @@ def work_on(desk: Desk, books: Books, name: str, report: ReplayReport) -> Genera
         observed(vendor, books.ledger, began)
         yield Work(desk, books, vendor, report, told)
     except BaseException as error:
-        told.error = str(error) if isinstance(error, KlakeError) else "interrupted"
+        told.error = str(error) if isinstance(error, KlakeError) else type(error).__name__
         raise
     finally:
         vendor.close()
@@ -205,14 +205,15 @@ def _again(work: Work, since: datetime | None, symbols: frozenset[str] | None) -
         asked = {entry.symbol for entry in head.request.entries}
         return (since is None or head.received_at >= since) and (symbols is None or bool(asked & symbols))
 
-    raw, requests = work.books.store.raw, work.books.store.table("requests")
+    raw, known = work.books.store.raw, stored(work.books)
     living = raw.living()
     every = raw.refs(since, work.vendor.name, wanted)
     pages = [ref for ref in every if ref.segment not in living]
     work.report.left += len(every) - len(pages)
-    known = frozenset(requests["page_id"].to_pylist())
+    if symbols is not None:  # a page that was never stored must not be stored in part: the next sync takes it
+        pages = [ref for ref in pages if ref.id in known]
     harvest = Harvest(work.books, work.desk.clock, work.desk.events, again=known, run=work.told.run)
-    starts = {**starts_of_jobs(work.desk, work.vendor.name), **starts_of(requests)}
+    starts = {**starts_of_jobs(work.desk, work.vendor.name), **starts_of(work.books.store)}
     work.read(raw, pages, harvest, starts, symbols)
 
 
@@ -235,9 +236,10 @@ def _quiet_since(books: Books, vendor: str, run: str, since: datetime) -> bool:
     fact = books.ledger.fact(vendor, _SETTLED)
     if fact is None or fact.seen_at != since:
         return False
-    noted, others = (
-        fact.value.partition(" ")[2],
-        [r for r in books.runs.last() if r.vendor == vendor and r.run != run],
-    )
-    late = [r for r in others if r.run != noted and r.ended_at is not None and r.ended_at > since]
+    noted = fact.value.partition(" ")[2]
+    others = [r for r in books.runs.last() if r.vendor == vendor and r.run != run]
+    # One that began before the noted one may have ended, or been killed, with pages in its hands.
+    late = [
+        r for r in others if r.run != noted and (r.ended_at > since if r.ended_at else r.started_at >= since)
+    ]
     return not late and bool(others) and others[0].run == noted

@@ -160,6 +160,8 @@ class _Run:
         """Store what earlier runs received and did not store; return whether all of it was seen."""
         done = replay(self._books, self._vendor, self._report.run, self._harvest, self._starts)
         self._report.replayed = done.pages
+        for problem in self._books.store.raw.problems():
+            self._events.emit(Finding("raw page", "", str(problem)))
         if done.pages:
             self._events.emit(Replayed(done.pages))
         return done.whole

@@ -6,7 +6,7 @@ that a running collect still fills. What cannot be read is skipped and listed.
 
 from collections.abc import Iterator
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -70,8 +70,9 @@ class Archive:
 
     def heads(self, since: datetime | None = None, vendor: str = "*") -> Iterator[tuple[str, int, Head]]:
         """Yield (segment, byte, head) of the records that came into this lake at or after `since`."""
+        first = "" if since is None else since.astimezone(UTC).date().isoformat()
         for stem, path in self.segments(vendor).items():
-            if since is not None and path.suffix == SEALED and path.parent.name < since.date().isoformat():
+            if path.suffix == SEALED and path.parent.name < first:
                 continue
             for at, head in self.records(stem, path, Head):
                 if since is None or head.arrived_at >= since:
@@ -83,7 +84,11 @@ class Archive:
         if payload is None:
             self._complain(self._place(ref.segment), ref.place, "a record cannot be read")
             return None
-        record = msgspec.msgpack.decode(payload, type=Record)
+        try:
+            record = msgspec.msgpack.decode(payload, type=Record)
+        except msgspec.DecodeError as error:
+            self._complain(self._place(ref.segment), ref.place, f"a record is not of a known form ({error})")
+            return None
         body = self.body(record)
         return None if body is None else page_of(record, body)
 
@@ -109,7 +114,7 @@ class Archive:
             if again:
                 self._places = self.segments()
             if (path := self._places.get(stem)) is not None:
-                with suppress(FileNotFoundError):
+                with suppress(OSError):  # gone, moved, or not readable: whoever asked says so
                     return payload_at(path, place)
         return None
 
@@ -122,9 +127,8 @@ class Archive:
             except FileNotFoundError:
                 continue
             except OSError as error:
-                raise LakeDamaged(
-                    f"{place}: cannot be read ({error})", f"{place}：无法读取（{error}）"
-                ) from error
+                self._complain(path, 0, f"a segment cannot be read ({error.strerror})")
+                return None
         return None
 
     def _complain(self, path: Path, at: int, what: str) -> None:

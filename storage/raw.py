@@ -135,6 +135,7 @@ class RawZone:
             done = expire(self._root, self._archive, today - timedelta(days=days), stored, dry_run=dry_run)
             self._last.clear()
             if due_only:
+                mark.parent.mkdir(exist_ok=True)
                 mark.write_text(told)
         return done
 

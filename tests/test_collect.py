@@ -339,3 +339,21 @@ def test_retention_never_touches_a_collected_folder(stand: Stand, klake: Klake, 
 
     assert len(list(out.glob("raw/*/*/*.kraw"))) >= 5
     shutil.rmtree(out)
+
+
+def test_a_folder_that_was_copied_in_part_gives_the_rest_when_it_is_whole(
+    stand: Stand, klake: Klake, out: Path, other: Path
+) -> None:
+    klake("collect", "--out", str(out))
+    (segment,) = out.glob("raw/qos/*/*.kraw")
+    whole = segment.read_bytes()
+    segment.write_bytes(whole[: len(whole) * 2 // 3])
+
+    part = klake("replay", str(out), "--json", config=other)
+    segment.write_bytes(whole)
+    rest = klake("replay", str(out), "--json", config=other)
+
+    assert part.code == 1 and segment.name in part.sentence
+    assert (rest.code, rest.json["pages"] > 0) == (0, True)
+    assert klake("sync").code == 0
+    assert stands(books(other)) == stands(books(stand.config))

@@ -276,3 +276,104 @@ def test_a_page_says_now_that_its_bar_had_not_ended(stand: Stand) -> None:
     )
 
     assert (as_ever.same, again.revised, twice.same) == (1, 1, 1)
+
+
+def test_a_body_that_only_its_hash_is_kept_of_is_replayed(stand: Stand) -> None:
+    synced(stand)
+    raw, at = stand.desk().books().store.raw, stand.desk().clock.now() + timedelta(hours=1)
+    first = next(page for page in raw.pages() if page.request.entries[0].symbol in {"600519.SH", "AAPL.US"})
+    raw.append([replace(first, id="repeated", run="r2", received_at=at)])
+    raw.seal()
+    size = (
+        max((stand.folder / "lake").glob("raw/qos/*/*.kraw"), key=lambda p: p.stat().st_mtime_ns)
+        .stat()
+        .st_size
+    )
+
+    report = replay_again(stand.desk())
+
+    found = {page.id: page.body for page in stand.desk().books().store.raw.pages()}
+    assert size < len(first.body) / 4
+    assert found["repeated"] == found[first.id]
+    assert (report.exit_code, report.pages) == (0, len(found))
+    same(stand, "600519.SH", "1d", "2026-11-02", "2026-11-20")
+
+
+def test_raw_pages_are_kept_as_long_as_the_configuration_says(stand: Stand, klake: Klake) -> None:
+    text = stand.config.read_text()
+    for _ in range(8):
+        klake("sync")
+        stand.advance(86400)
+    forever = len(list((stand.folder / "lake").glob("raw/*/*/*.kraw")))
+    asked = ask(stand, "SELECT count(*) FROM requests")
+    stand.config.write_text(text.replace('path = "lake"', 'path = "lake"\nraw_days = 2'))
+
+    would = klake("vacuum", "--dry-run")
+    went = klake("sync", "--json")
+    left = sorted((stand.folder / "lake").glob("raw/*/*/*.kraw"))
+    for file in (stand.folder / "lake").rglob("state.sqlite*"):
+        file.unlink()
+    rebuilt, replayed = klake("sync", "--json"), klake("replay", "--json")
+
+    assert forever == 7  # of a Sunday nothing is asked
+    assert "would delete 3 raw segments older than 2 days" in would.err
+    assert "/qos/2026-11-20/" in would.out
+    assert (went.code, len(left)) == (0, 4)
+    assert ask(stand, "SELECT count(*) FROM requests") >= asked
+    assert (rebuilt.code, rebuilt.json["requests_sent"], rebuilt.json["replayed"]) == (0, 0, 0)
+    assert (replayed.code, replayed.json["written"]["commits"]) == (0, 0)
+
+
+def test_a_retention_that_means_nothing_is_one_sentence(stand: Stand, klake: Klake) -> None:
+    stand.config.write_text(stand.config.read_text().replace('path = "lake"', 'path = "lake"\nraw_days = 0'))
+
+    said = klake("sync")
+
+    assert said.code == 2 and "lake.raw_days = 0" in said.sentence
+
+
+def test_a_page_that_no_run_stored_is_not_stored_in_part(stand: Stand, klake: Klake) -> None:
+    synced(stand)
+    raw = stand.desk().books().store.raw
+    first = next(iter(raw.pages()))
+    raw.append(
+        [replace(first, id="late", run="r2", received_at=stand.desk().clock.now() + timedelta(hours=1))]
+    )
+    raw.seal()
+
+    part = klake("replay", "--symbols", first.request.entries[0].symbol, "--json")
+    before = ask(stand, "SELECT count(*) FROM requests WHERE page_id = 'late'")
+    whole = klake("replay", "--json")
+
+    assert whole.json["pages"] == part.json["pages"] + 1
+    assert before == [(0,)]
+    assert ask(stand, "SELECT count(DISTINCT (symbol, freq)) FROM requests WHERE page_id = 'late'") == [
+        (len(first.request.entries),)
+    ]
+
+
+def test_a_row_that_was_refused_for_the_parser_s_fault_becomes_a_bar(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def upside_down(part: SeriesPage) -> SeriesPage:
+        """A low above the high, on one day."""
+        table, day = part.bars, pa.scalar(date(2026, 11, 10), pa.date32())
+        place = table.schema.get_field_index("low")
+        wrong = pc.if_else(pc.equal(table["session"], day), pc.multiply(table["high"], 2.0), table["low"])
+        return replace(part, bars=table.set_column(place, table.schema.field("low"), wrong))
+
+    desk = stand.desk()
+    with monkeypatch.context() as broken:
+        parsing(broken, upside_down)
+        first = sync(desk, "daily", desk.job("daily"))
+        still = replay_again(stand.desk())
+    sent = len(stand.requests())
+
+    report = replay_again(stand.desk())
+
+    assert first.written.quarantined > 0 and first.missing > 0
+    assert (still.written.quarantined, still.written.commits, still.proved) == (0, 0, 0)
+    assert report.written.new == first.written.quarantined
+    same(stand, "600519.SH", "1d", "2026-11-02", "2026-11-20")
+    assert sync(desk, "daily", desk.job("daily")).missing == 0
+    assert len(stand.requests()) == sent
