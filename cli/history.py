@@ -2,13 +2,16 @@
 
 import json
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .render import count, instant, say_table, size
+from .render import count, instant, say_table, size, tongue
 from .session import session_of
 from .work import JsonOption
+
+if TYPE_CHECKING:
+    from ..jobs.desk import Desk
 
 __all__ = ["history"]
 
@@ -17,21 +20,17 @@ def history(
     ctx: typer.Context,
     n: Annotated[int, typer.Option("-n", metavar="N", min=1, help="How many versions.")] = 20,
     restore: Annotated[
-        int | None, typer.Option("--restore", metavar="VERSION", min=0, help="Make this version the newest again, in a new commit.")
+        int | None, typer.Option("--restore", metavar="VERSION", min=0, help="Bring the bars of this version back, in a new commit; nothing known since is forgotten.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
     """List the newest versions of the bars, or go back to one of them."""
     session = session_of(ctx)
-    store = session.desk().store()
+    desk = session.desk()
     if restore is not None:
-        made = store.restore(restore)
-        if as_json:
-            print(json.dumps({"restored": restore, "version": made}))
-        else:
-            print(f"version {made} holds what version {restore} held")
+        _restore(desk, restore, as_json)
         return
-    found = store.history(n)
+    found = desk.store().history(n)
     if as_json:
         print(
             json.dumps(
@@ -46,3 +45,21 @@ def history(
         for v in found
     ]  # fmt: skip
     say_table(header, rows, right=("version", "bars", "size"))
+
+
+def _restore(desk: "Desk", version: int, as_json: bool) -> None:
+    from ..jobs.restore import restore
+
+    done = restore(desk, version)
+    if as_json:
+        print(json.dumps({"restored": version} | asdict(done)))
+        return
+    changed, returned, withdrawn = (count(n) for n in (done.changed, done.returned, done.withdrawn))
+    print(tongue(
+        f"version {done.version} holds what version {version} held: {changed} bars as they were, "
+        f"{returned} back again, {withdrawn} withdrawn",
+        f"版本 {done.version} 与版本 {version} 的内容相同：{changed} 根恢复原值，{returned} 根重新出现，{withdrawn} 根撤回",
+    ))  # fmt: skip
+    if done.withdrawn:
+        print(tongue("what was withdrawn counts as missing: the next sync asks for it",
+                     "撤回的部分记为缺失：下次 sync 会重新请求"))  # fmt: skip

@@ -94,6 +94,12 @@ class Harvest:
         self._since = self._clock.now()
         if not self._pages:
             return
+        with (
+            self._store.booking()
+        ):  # a restore in between would leave sessions that are called held and are not
+            self._flush()
+
+    def _flush(self) -> None:
         quarantine, findings = pa.concat_tables(self._quarantine), pa.concat_tables(self._findings)
         refused = self._store.append("quarantine", quarantine) if quarantine.num_rows else 0
         if findings.num_rows:

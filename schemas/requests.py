@@ -8,7 +8,7 @@ proved nothing of a series still has its row, stretch 0, without standing and da
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import Final
+from typing import Final, Literal
 
 import pyarrow as pa
 
@@ -35,7 +35,7 @@ SCHEMA: Final = pa.schema(
         pa.field("proved_end", pa.date32()),  # exclusive
         pa.field("standing", pa.string()),  # coverage.Standing; null: this row proves nothing
         pa.field("rows", pa.int32(), nullable=False),  # bars inside the stretch
-        pa.field("outcome", pa.string(), nullable=False),  # page.Outcome
+        pa.field("outcome", pa.string(), nullable=False),  # page.Outcome, or withdrawn: no page, a restore
         pa.field("reason", pa.string(), nullable=False),  # coverage.Reason where proved, else free text
         pa.field("account", pa.string(), nullable=False),  # hash of vendor and credential
         pa.field("page_id", pa.string(), nullable=False),
@@ -65,7 +65,7 @@ class Asked:
     proved: Span[date] | None
     standing: Standing | None
     rows: int
-    outcome: Outcome
+    outcome: Outcome | Literal["withdrawn"]
     reason: str
     account: str
     page_id: str

@@ -16,7 +16,7 @@ from ..errors import LakeDamaged
 from ..schemas.freq import Freq
 
 __all__ = [
-    "CATALOG", "CLAIMS", "CURRENT", "EXTRAS", "FORMAT", "LOCK", "MANIFESTS", "MARKER", "PAST", "RAW", "ROW_GROUP",
+    "BOOKING", "CATALOG", "CLAIMS", "CURRENT", "EXTRAS", "FORMAT", "LOCK", "MANIFESTS", "MARKER", "PAST", "RAW", "ROW_GROUP",
     "SHAPE", "SPOOL", "STATE", "Partition", "born", "file_name", "glob", "listing", "seed", "token_of",
     "writer_options",
 ]  # fmt: skip
@@ -33,6 +33,7 @@ MANIFESTS: Final = "_manifest"
 SPOOL: Final = "_spool"
 RAW: Final = "raw"
 LOCK: Final = "_spool/commit.lock"
+BOOKING: Final = "_spool/booking.lock"
 CLAIMS: Final = "_spool/claims"
 STATE: Final = "_state/state.sqlite"
 CURRENT: Final = "current"

@@ -1,7 +1,7 @@
 """Files of one partition written one after another, each full before the next begins."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Final
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
+from typing import Final, Protocol, TypeVar
 
 import pyarrow as pa
 
@@ -9,7 +9,7 @@ from .datafiles import DataFile, Sink
 from .layout import Partition
 from .tiers import FULL
 
-__all__ = ["PIECE", "Range", "Rolling", "ranges", "weigh"]
+__all__ = ["PIECE", "Range", "Rolling", "ranges", "roll", "weigh"]
 
 PIECE: Final = 262_144
 """Rows that are in memory at a time, about 100 MB with everything that is made of them."""
@@ -68,3 +68,31 @@ class Rolling:
         """Leave no draft; does nothing after `close`."""
         if self._sink is not None:
             self._sink.abandon()
+
+
+class _Output(Hashable, Protocol):
+    @property
+    def partition(self) -> Partition: ...
+
+
+T = TypeVar("T", bound=_Output)
+
+
+def roll(
+    root: str, pieces: Iterable[tuple[T, pa.Table]], name: Callable[[], str], done: list[DataFile]
+) -> None:
+    """Write the files of several outputs side by side; `done` grows as they are finished.
+
+    The pieces of one output come sorted and end between symbols; `name` gives each file its own.
+    """
+    sinks: dict[T, Rolling] = {}
+    try:
+        for output, rows in pieces:
+            if output not in sinks:
+                sinks[output] = Rolling(root, output.partition, name, done)
+            sinks[output].write(rows)
+        for sink in sinks.values():
+            sink.close()
+    finally:
+        for sink in sinks.values():
+            sink.abandon()

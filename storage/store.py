@@ -1,6 +1,7 @@
 """The lake as storage sees it: open it, write bars and rows, publish, read."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from threading import RLock
@@ -11,7 +12,7 @@ import duckdb
 import msgspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from ..errors import (
     BadRequest,
@@ -30,14 +31,15 @@ from ..schemas.report import WriteReport
 from . import read, views
 from .compact import Compacted, Compactor
 from .disk import network_of
-from .history import Version, history, restore
-from .layout import FORMAT, LOCK, MARKER, SPOOL, STATE
+from .history import Version, history
+from .layout import BOOKING, FORMAT, LOCK, MARKER, SPOOL, STATE
 from .manifest import Manifest
 from .migrate import finish
 from .objects import LocalObjects, writing
 from .publisher import Publisher, microseconds
 from .quotas import quotas_path
 from .raw import RawZone
+from .restore import Restored, Told, restore
 from .tables import PUBLISHED, spec
 from .vacuum import HOT, Vacuumed, vacuum, vacuumed_at
 from .writer import Writer
@@ -222,10 +224,29 @@ class Store:
         with self._guard:
             return history(self.path, self._publisher, n)
 
-    def restore(self, version: int) -> int:
-        """Return the new version of `bars`, which holds what it held at `version`; see `storage.history`."""
+    def restore(self, version: int, told: Told | None = None) -> Restored:
+        """Return what a new commit did that makes `bars` hold what it held at `version`; see `storage.restore`.
+
+        Coverage does not follow by itself: `told` is told what to take from it, before the
+        commit (`jobs.restore` does all of it).
+        """
         with self._guard, writing(self.path):
-            return restore(self.path, self._publisher, self._writer, version)
+            return restore(self.path, self._publisher, self._writer, version, told)
+
+    @contextmanager
+    def booking(self, patience_s: float = 60.0) -> Generator[bool]:
+        """Hold the one turn for bars together with what `requests` says of them; yield whether it is held.
+
+        Who stores pages and who restores take turns, or the one would say that bars are held
+        which the other has just taken away. It is given up after `patience_s`.
+        """
+        lock = FileLock(str(Path(self.path) / BOOKING))
+        with writing(self.path), suppress(Timeout):
+            lock.acquire(timeout=patience_s)
+        try:
+            yield lock.is_locked
+        finally:
+            lock.release()
 
     def publish(self) -> int:
         """Return the lake's version, after republishing where manifest or views lag."""

@@ -18,7 +18,7 @@ from uuid import uuid4
 import duckdb
 import pyarrow as pa
 
-from ..schemas.bar import COLUMNS, PARTITION, VALUES
+from ..schemas.bar import COLUMNS, PARTITION, VALUES, Flag
 from ..schemas.freq import Freq
 from .layout import CATALOG, MANIFESTS, PAST, glob, seed
 from .tables import PUBLISHED, TABLES
@@ -238,19 +238,25 @@ def best(source: Source) -> str:
     WHERE CASE WHEN c.vendor IS NULL THEN y.vendor IS NULL ELSE c.vendor = b.vendor END"""
 
 
+def _withdrawn(alias: str) -> str:
+    """Return the condition that a row of the past says that there is no such bar any more."""
+    return f"({alias}.flags & {int(Flag.WITHDRAWN)}) <> 0"
+
+
 def _revisions(source: Source) -> str:
     old = ", ".join(f"o.{_name(name)}" for name in COLUMNS if name != "era")
-    values = ", ".join(f"n.{_name(name)} AS new_{name}" for name in (*VALUES, "state", "fetched_at"))
+    shown = (*VALUES, "state", "fetched_at")
+    values = ", ".join(f"CASE WHEN NOT n.tomb THEN n.{_name(name)} END AS new_{name}" for name in shown)
     return f"""{source.shared(PAST, "bars")},
     wanted AS (SELECT DISTINCT vendor, symbol, freq, session FROM past_),
     every AS (
       SELECT * FROM past_ UNION ALL
-      SELECT b.* FROM bars_ b SEMI JOIN wanted w USING (vendor, symbol, freq, session)),
+      SELECT b.* FROM bars_ b SEMI JOIN wanted w USING (vendor, symbol, freq, session) WHERE state <> 'open'),
     ordered AS (
       SELECT *, row_number() OVER (PARTITION BY vendor, symbol, freq, k ORDER BY known_at) AS place
-      FROM (SELECT e.*, {_key("e")} AS k FROM every e))
+      FROM (SELECT e.*, {_key("e")} AS k, {_withdrawn("e")} AS tomb FROM every e))
     SELECT {old}, n.known_at AS replaced_at, {values}
-    FROM ordered o JOIN ordered n USING (vendor, symbol, freq, k) WHERE n.place = o.place + 1"""
+    FROM ordered o JOIN ordered n USING (vendor, symbol, freq, k) WHERE n.place = o.place + 1 AND NOT o.tomb"""
 
 
 def _as_of(source: Source) -> str:
@@ -268,7 +274,7 @@ def _as_of(source: Source) -> str:
       WHERE {known})
     SELECT {columns} FROM bars_ WHERE {known}
     UNION ALL
-    SELECT {columns} FROM before ANTI JOIN after USING (vendor, symbol, freq, k)"""
+    SELECT {columns} FROM before b ANTI JOIN after USING (vendor, symbol, freq, k) WHERE NOT {_withdrawn("b")}"""
 
 
 def _newest(source: Source, name: str) -> str:

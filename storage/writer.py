@@ -21,7 +21,7 @@ from .entries import Note
 from .layout import LOCK, PAST, file_name
 from .manifest import LiveFile, Manifest
 from .publisher import Publisher, microseconds
-from .rolling import Rolling
+from .rolling import roll
 from .tables import TableSpec, identified, unknown
 from .tiers import SMALL, Tiers, day_of, newest_day
 from .upsert import Change, plan
@@ -82,10 +82,8 @@ class Writer:
         removed: Sequence[str],
         known_at: int | None,
         operation: str,
-        *,
-        keep: bool = False,
     ) -> None:
-        """Commit files and publish them; those that were added are gone when another was first (unless `keep`).
+        """Commit files and publish them; those that were added are gone when another was first.
 
         After any other failure it is not known whether the commit is there: vacuum finds out.
         """
@@ -94,7 +92,7 @@ class Writer:
             note = self._note(table, added, removed, at_ms, operation)
             self._publisher.logs[table].commit(added, removed, known_at, at_ms, note)
         except CommitConflict:
-            self.discard([] if keep else added)
+            self.discard(added)
             raise
         self._publisher.publish(added)
 
@@ -127,7 +125,7 @@ class Writer:
             try:
                 for batch in parts:
                     change = self._change(batch, manifest, known_at, again)
-                    self._write(change, added, lambda: file_name(known_at, token))
+                    roll(self._root, change.pieces(), lambda: file_name(known_at, token), added)
                     removed += change.removed
                     report += change.report
             except BaseException:
@@ -144,18 +142,6 @@ class Writer:
         newest = newest_day(where, manifest.partition(where), self._clock.now())
         tiers = Tiers(where, max(newest, day_of(where.freq, batch.high)))
         return plan(batch, manifest, tiers, self._between, _instant(known_at), again=again)
-
-    def _write(self, change: Change, added: list[DataFile], name: Callable[[], str]) -> None:
-        """Write the files of one partition; `added` grows as they are done."""
-        sinks = {output: Rolling(self._root, output.partition, name, added) for output in change.outputs}
-        try:
-            for output, rows in change.pieces():
-                sinks[output].write(rows)
-            for sink in sinks.values():
-                sink.close()
-        finally:
-            for sink in sinks.values():
-                sink.abandon()
 
     def _between(self, path: str, after: str | None, upto: str | None) -> pa.Table:
         return datafiles.read_between(self._root, path, after, upto)

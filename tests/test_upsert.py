@@ -301,25 +301,6 @@ def test_any_order_batches_and_repeats_end_in_the_same_bars(
     assert seen(store, one, without=("known_at",)) == seen(store, other, without=("known_at",))
 
 
-@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(SAYINGS, min_size=1, max_size=4))
-def test_as_of_gives_every_earlier_state_back(
-    store: Store, clock: ManualClock, batches: list[list[tuple[int, int, str]]]
-) -> None:
-    vendor = f"a{uuid4().hex}"
-    settles = ("state", "fetched_at")  # a bar that settles later is the same knowledge
-
-    told: list[tuple[str, list[tuple[object, ...]]]] = []
-    for sayings in batches:
-        clock.wait(60)
-        store.upsert(batch(*(said(vendor, *saying) for saying in sayings)))
-        known = seen(store, vendor, "(FROM bars WHERE state <> 'open')", without=settles)
-        told.append((clock.now().isoformat(), known))
-
-    for at, known in told:
-        assert seen(store, vendor, f"bars_as_of(TIMESTAMPTZ '{at}')", without=settles) == known
-
-
 def _fill(path: str, start: int, count: int, shared: int) -> None:
     """One process: `count` upserts of a bar of its own and a bar that both processes write."""
     clock = ManualClock(NOW)
