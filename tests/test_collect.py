@@ -55,11 +55,9 @@ def read_only(folder: Path, yes: bool) -> None:
 
 
 def listing(folder: Path) -> dict[str, tuple[int, int]]:
-    return {
-        str(p.relative_to(folder)): (p.stat().st_size, p.stat().st_mtime_ns)
-        for p in folder.rglob("*")
-        if p.is_file()
-    }
+    """Every file but the books of the collect, which this very process may close at any moment."""
+    files = [p for p in folder.rglob("*") if p.is_file() and p.parent.name != "_state"]
+    return {str(p.relative_to(folder)): (p.stat().st_size, p.stat().st_mtime_ns) for p in files}
 
 
 def test_a_folder_collected_here_gives_there_the_bars_of_a_sync(
