@@ -233,7 +233,7 @@ def test_two_writers_a_compaction_and_four_readers_at_once_lose_and_mix_nothing(
     answers = [json.loads(out.splitlines()[-1]) for out, _ in told]
     answers += [json.loads(Path(folder, f"{name}.json").read_text()) for name in ("follows", "cuts")]
     assert [a["bad"] for a in answers] == [[]] * len(answers), told
-    assert min(a["asked"] for a in answers) >= seconds
+    assert min(a["asked"] for a in answers) >= 5
     counts = Tally(f"{folder}/tally").read()
     assert counts[:3] == counts[3:6] and counts[6:9] == counts[9:]  # all that was begun was stored
     folded = json.loads(Path(folder, "folds.json").read_text())
