@@ -16,8 +16,9 @@ from ..errors import LakeDamaged
 from ..schemas.freq import Freq
 
 __all__ = [
-    "BOOKING", "CATALOG", "CLAIMS", "CURRENT", "EXTRAS", "FORMAT", "LOCK", "MANIFESTS", "MARKER", "PAST", "RAW", "ROW_GROUP",
-    "SHAPE", "SPOOL", "STATE", "Partition", "born", "file_name", "glob", "listing", "seed", "token_of",
+    "BOOKING", "CATALOG", "CLAIMS", "CURRENT", "EXTRAS", "FORMAT", "LOCK", "MANIFESTS", "MARKER", "PAST", "RAW",
+    "ROW_GROUP", "SEED", "SHAPE", "SPOOL", "STATE", "Partition", "born", "file_name", "glob", "listing", "seed",
+    "token_of",
     "writer_options",
 ]  # fmt: skip
 
@@ -38,6 +39,7 @@ CLAIMS: Final = "_spool/claims"
 STATE: Final = "_state/state.sqlite"
 CURRENT: Final = "current"
 PAST: Final = "past"
+SEED: Final = ".seed.parquet"
 EXTRAS: Final = ("coverage", "sessions", "yields")
 """Parquet files outside Delta that the manifest names, one live file each."""
 
@@ -136,16 +138,15 @@ def glob(relation: str) -> str:
 
 
 def seed(relation: str) -> str:
-    """Return the path of a relation's file of 0 rows, which gives its view the types when nothing is held.
+    """Return the path of a relation's seed (see `storage.seeds`): the first of its listing, of 0 rows.
 
-    It must come last in a listing: DuckDB guesses the size of a table from its first file,
-    and a first file of 0 rows makes it read every dead file. The underscore hides it from
+    It gives its view the types when nothing is held. The underscore, or point, hides it from
     Delta's vacuum and from readers that walk folders.
     """
     if relation in {"bars", PAST}:
         era = PAST if relation == PAST else CURRENT
-        return f"bars/era={era}/vendor=~/freq=~/period=~/_seed.parquet"
-    return f"{relation}/_seed.parquet"
+        return f"bars/era={era}/vendor=!/freq=~/period=~/_seed.parquet"
+    return f"{relation}/{SEED}"
 
 
 def writer_options(schema: pa.Schema, freq: Freq | None = None) -> dict[str, Any]:

@@ -14,9 +14,10 @@ from ..errors import CommitConflict, LakeDamaged
 from ..schemas.clock import Clock
 from . import datafiles, views
 from .datafiles import DataFile, Facts
-from .layout import CATALOG, MANIFESTS, PAST, file_name, listing, seed
+from .layout import CATALOG, MANIFESTS, PAST, file_name, listing
 from .manifest import Manifest, Manifests
 from .objects import LocalObjects
+from .seeds import plant
 from .tables import PUBLISHED, TABLES, DeltaLog
 
 __all__ = ["Publisher", "microseconds"]
@@ -90,7 +91,7 @@ class Publisher:
         self.publish(extras=self._extra(self.newest(), name, rows.select(schema.names).cast(schema)))
 
     def catalog(self) -> None:
-        """Write `lake.duckdb` and the files of 0 rows, unless they are as they should be."""
+        """Write `lake.duckdb` and the seeds, unless they are as they should be."""
         made = views.statements(views.SelfResolving(self._root))
         mark, path = Path(self._root) / MANIFESTS / "views", Path(self._root) / CATALOG
         text = views.fingerprint(made)
@@ -100,8 +101,7 @@ class Publisher:
             folded = [
                 f for f in schema if relation not in {"bars", PAST} or f.name not in TABLES["bars"].partition
             ]
-            if not (Path(self._root) / seed(relation)).exists():
-                datafiles.put(self._root, seed(relation), pa.schema(folded).empty_table())
+            plant(self._root, relation, pa.schema(folded))
         try:
             views.write_catalog(str(path), made)
         except PermissionError:

@@ -20,7 +20,7 @@ from ..errors import LakeDamaged
 from ..schemas.clock import Clock
 from . import claims, datafiles
 from .disk import network_of
-from .layout import EXTRAS, MANIFESTS, SPOOL, Partition, born, listing, token_of
+from .layout import EXTRAS, MANIFESTS, SEED, SPOOL, Partition, born, listing, token_of
 from .manifest import Manifest
 from .publisher import Publisher, microseconds
 from .tables import TABLES
@@ -133,7 +133,7 @@ def _files(root: str) -> Iterator[tuple[str, os.stat_result]]:
         for where, below, names in os.walk(Path(root) / folder):
             below[:] = [name for name in below if name != "_delta_log"]
             for name in names:
-                if (name.endswith(".parquet") and name[0] != "_") or name[0] == ".":
+                if name != SEED and ((name.endswith(".parquet") and name[0] != "_") or name[0] == "."):
                     path = Path(where) / name
                     try:
                         yield path.relative_to(root).as_posix(), path.stat()

@@ -68,10 +68,13 @@ class SelfResolving:
     def of_freq(self, freq: Freq) -> str:
         """Return a query for the current bars of one freq, which lists no folder of another.
 
-        Listing is what dead files cost, and they are nearly all in the hot minutes.
+        Listing is what dead files cost, and they are nearly all in the hot minutes. The live
+        files are picked by name: a condition on `r.freq` takes the seed out of the listing, and
+        DuckDB 2.0 then reads every dead file.
         """
-        live = f"(SELECT unnest(bars) AS f FROM ({self._newest('bars')}))"
-        return f"{self._rows('bars', live, freq)} AND r.freq = '{freq.value}'"
+        every = f"(SELECT unnest(bars) AS f FROM ({self._newest('bars')}))"
+        live = f"(SELECT f FROM {every} WHERE contains(f, '/freq={freq.value}/'))"
+        return self._rows("bars", live, freq)
 
     def shared(self, *relations: str) -> str:
         """Return the beginning of a query, `WITH …`, that names relations of one lake version."""
@@ -87,19 +90,21 @@ class SelfResolving:
         The join by name is the one form that holds this on DuckDB 1.5 and 2.0: with LIMIT 1 the
         latter opens every listing, with file_index = 0 the former does. random() keeps 2.0 from
         merging the subplans of two views in one query: it took the later view's name for both,
-        and the earlier view's listings did not hold it yet.
+        and the earlier view's listings did not hold it yet. LIMIT outside the join tells the
+        planner that this is one row: where it takes it for more than the data, it reads every
+        file, dead ones too, to look which of them are named.
         """
         pattern = _text(f"{_literal(self._root)}/{MANIFESTS}/*.parquet")
         lists = ", ".join(f"l.{name}" for name in relations)
         return (
             f"SELECT {lists} FROM (SELECT min(file) AS f FROM glob({pattern}) WHERE random() >= 0) g, "
-            f"read_parquet({pattern}, filename=true) l WHERE l.filename = g.f"
+            f"read_parquet({pattern}, filename=true) l WHERE l.filename = g.f LIMIT 1"
         )
 
     def _rows(self, relation: str, live: str, freq: Freq | None = None) -> str:
         pattern = _text(f"{_literal(self._root)}/{glob(relation)}")
         if freq is not None:
-            # By the last letter, so that the seed in freq=~ matches, too: a pattern without a match is an error.
+            # By the last letter, so that the seed in freq=~ matches, too: it must be the first of every listing.
             pattern = pattern.replace("/freq=*/", f"/freq=*[{freq.value[-1]}~]/")
         columns = ", ".join(f"r.{_name(name)}" for name in RELATIONS[relation].names)
         hive = f", hive_partitioning=true, hive_types={_HIVE}" if relation in {"bars", PAST} else ""

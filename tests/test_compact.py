@@ -1,15 +1,12 @@
 """Compaction: files fold into their tiers, no row changes, beside writers and readers."""
 
-import multiprocessing
 import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from itertools import pairwise
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -18,8 +15,7 @@ from hypothesis import strategies as st
 from klake.errors import LakeDamaged, LakeError
 from klake.jobs.maintain import maintain
 from klake.schemas.bar import INCOMING
-from klake.schemas.clock import ManualClock, SystemClock
-from klake.schemas.freq import Freq
+from klake.schemas.clock import ManualClock
 from klake.storage import compact, rolling, tiers
 from klake.storage.store import Store
 
@@ -243,54 +239,3 @@ def _as_of(store: Store, at: datetime) -> list[dict[str, Any]]:
         return list(con.sql(query, params={"at": at}).to_arrow_table().to_pylist())
     finally:
         con.close()
-
-
-def _writes(path: str, stop: Event, wrote: Any) -> None:
-    store = Store.open(path, SystemClock())
-    n = 0
-    while not stop.is_set():
-        n += 1
-        at = datetime.now(UTC)
-        store.upsert(day_bars(20, date(2024, 1, 1) + timedelta(days=n), 2, at, close=10.0 + n % 3))
-        wrote.value = n
-
-
-def _compacts(path: str, stop: Event, failed: Any) -> None:
-    tiers.SMALL = compact.SMALL = 16  # type: ignore[misc]
-    store = Store.open(path, SystemClock())
-    try:
-        while not stop.is_set():
-            store.compact()
-            store.vacuum()
-    except BaseException:
-        failed.value = 1
-        raise
-
-
-def test_writing_compacting_and_reading_at_once_loses_nothing(tmp_path: Path) -> None:
-    path = str(tmp_path / "lake")
-    store = Store.open(path, SystemClock(), create=True)
-    store.upsert(day_bars(20, date(2024, 1, 1), 2, datetime.now(UTC)))
-    context = multiprocessing.get_context("spawn")
-    stop, wrote, failed = context.Event(), context.Value("i", 0), context.Value("i", 0)
-    workers = [
-        context.Process(target=_writes, args=(path, stop, wrote)),
-        context.Process(target=_compacts, args=(path, stop, failed)),
-    ]
-    for worker in workers:
-        worker.start()
-    seen, end = 0, time.monotonic() + 60
-    con = duckdb.connect(str(tmp_path / "lake" / "lake.duckdb"), read_only=True)
-    while wrote.value < 30 and time.monotonic() < end:
-        rows, keys = con.execute("SELECT count(*), count(DISTINCT (symbol, session)) FROM bars").fetchall()[0]
-        assert rows == keys and rows >= seen and rows % 20 == 0
-        seen = rows
-    stop.set()
-    for worker in workers:
-        worker.join()
-    con.close()
-
-    final = Store.open(path, SystemClock()).bars(symbols=None, freq=Freq.D1)
-    assert failed.value == 0 and wrote.value >= 30
-    assert final.num_rows == 20 * (wrote.value + 2)
-    assert {v.operation for v in store.history(1000)} >= {"upsert", "compact"}
