@@ -266,6 +266,7 @@ def _revisions(source: Source) -> str:
 
 def _as_of(source: Source) -> str:
     columns = ", ".join(_name(name) for name in COLUMNS)
+    then = ", ".join("'current' AS era" if name == "era" else _name(name) for name in COLUMNS)  # which it was
     known = "state <> 'open' AND known_at <= CAST(t AS TIMESTAMPTZ)"
     # `after` is made small before it is compared: a plain anti join hashes every current bar.
     return f"""{source.shared(PAST, "bars")},
@@ -279,7 +280,7 @@ def _as_of(source: Source) -> str:
       WHERE {known})
     SELECT {columns} FROM bars_ WHERE {known}
     UNION ALL
-    SELECT {columns} FROM before b ANTI JOIN after USING (vendor, symbol, freq, k) WHERE NOT {_withdrawn("b")}"""
+    SELECT {then} FROM before b ANTI JOIN after USING (vendor, symbol, freq, k) WHERE NOT {_withdrawn("b")}"""
 
 
 def _newest(source: Source, name: str) -> str:

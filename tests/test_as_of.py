@@ -39,11 +39,11 @@ Key = tuple[str, str, str, object]
 
 DAYS = [date(2025, 12, 31), date(2026, 10, 30), date(2026, 11, 18), date(2026, 11, 19)]
 KEYS: list[Row] = [
-    {"vendor": vendor, "freq": "1d", "symbol": symbol, "session": day,
+    {"era": "current", "period": str(day.year), "vendor": vendor, "freq": "1d", "symbol": symbol, "session": day,
      "ts": datetime(day.year, day.month, day.day, 1, 30, tzinfo=UTC)}
     for vendor in ("qos", "other") for symbol in ("000001.SZ", "600519.SH", "600520.SH") for day in DAYS
 ] + [
-    {"vendor": "qos", "freq": "1m", "symbol": symbol, "session": day,
+    {"era": "current", "period": str(day)[:7], "vendor": "qos", "freq": "1m", "symbol": symbol, "session": day,
      "ts": datetime(day.year, day.month, day.day, 1, 30 + minute, tzinfo=UTC)}
     for symbol in ("000001.SZ", "600519.SH") for day in DAYS[1:] for minute in (0, 1)
 ]  # fmt: skip
@@ -112,7 +112,8 @@ class Model:
         return _table(row for rows in found for row in rows if row is not None)
 
     def remember(self, version: int) -> None:
-        self.versions[version] = {key: dict(row) for key, row in self.bars.items()}
+        for each in range(len(self.versions), version + 1):  # a compaction commits partition by partition
+            self.versions[each] = {key: dict(row) for key, row in self.bars.items()}
 
     def _learn(self, key: Key, row: Row | None, at: datetime) -> None:
         self.bars.pop(key, None)
@@ -150,12 +151,9 @@ def _plain(row: Row | None) -> Row | None:
     return None if row is None else {name: value for name, value in row.items() if name != "known_at"}
 
 
-_SHOWN = [name for name in COLUMNS if name not in {"era", "period"}]
-
-
 def _table(rows: Iterator[Row]) -> list[tuple[Any, ...]]:
     """Return rows as comparable tuples, floats by every bit."""
-    exact = (tuple(v.hex() if isinstance(v := row[name], float) else v for name in _SHOWN) for row in rows)
+    exact = (tuple(v.hex() if isinstance(v := row[name], float) else v for name in COLUMNS) for row in rows)
     return sorted(exact, key=str)
 
 
