@@ -13,14 +13,13 @@ from pathlib import Path
 
 import duckdb
 import polars as pl
-import pyarrow.parquet as pq
 
 import klake
 from klake.research.lake import Lake
 from klake.storage.rowgroups import shared
 
 from .data import Scale, fill, names
-from .peers import Flat, Native, arctic, polars_scan
+from .peers import Arctic, Flat, Native, arctic, polars_scan
 from .timing import Row, beside, in_turn, once
 
 __all__ = ["reading"]
@@ -56,10 +55,8 @@ def reading(scale: Scale) -> Iterator[Row]:
         native.fill("bars", held)
         native.fill("minutes", lake.bars(None, "1m").arrow())
         flat = Flat(Path(folder) / "flat", held)
-        pq.write_table(
-            held.drop_columns(["vendor", "freq", "state", "flags", "known_at"]), f"{folder}/arctic.parquet"
-        )
-        other = arctic(Path(folder) / "arctic", Path(folder) / "arctic.parquet")
+        other = arctic(scale)
+        del held
         files = _files(lake, "1d")
         yield from _one_symbol(lake, native, flat, files, other, scale)
         yield from _panels(lake, native, files, scale)
@@ -81,7 +78,7 @@ def _turning(symbols: list[str]) -> Callable[[], str]:
 
 
 def _one_symbol(
-    lake: Lake, native: Native, flat: Flat, files: list[Path], other: float | None, scale: Scale
+    lake: Lake, native: Native, flat: Flat, files: list[Path], other: Arctic | None, scale: Scale
 ) -> Iterator[Row]:
     every = names(scale.symbols)
     mine, theirs, bare, raw = (_turning(every) for _ in range(4))
@@ -96,7 +93,7 @@ def _one_symbol(
     peers = {
         "polars": took["polars"],
         "flat arrays": took["flat arrays"],
-        **({"ArcticDB": other} if other else {}),
+        **({"ArcticDB": other.read_ms} if other else {}),
     }
     warm = took["native"]
     yield Row(
