@@ -8,6 +8,7 @@ import os
 import resource
 import tempfile
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +25,7 @@ from klake.storage.layout import ROW_GROUP, writer_options
 from .data import NOW, daily, minutes, sessions
 from .timing import once
 
-__all__ = ["main", "measured", "sources"]
+__all__ = ["main", "measured", "real", "synthetic"]
 
 _MINUTES = Mapping(Freq.M1, label="end", zone="Asia/Shanghai")
 _REAL: dict[str, tuple[Kind, Mapping | None]] = {
@@ -33,7 +34,6 @@ _REAL: dict[str, tuple[Kind, Mapping | None]] = {
     "us/lean/daily/aapl.zip": ("lean", None),
     "us/lean/daily/spy.zip": ("lean", None),
     "cn/hikyuu/sh600000.day": ("tdx", None),
-    "crypto/lean/crypto/binance/hour/btcusdt_trade.zip": ("lean", None),
 }
 _COLUMNS = ("ts", "session", "open", "close", "volume", "amount")
 _CHOICES = [
@@ -43,21 +43,25 @@ _CHOICES = [
 _RUNS = 9
 
 
-def sources() -> Iterator[tuple[str, Freq, pa.Table]]:
-    """Yield a name, the freq and the bars of every source that is there, sorted as they are stored."""
-    days = sessions(250, "2026-01-01")
-    yield "synthetic, 800 symbols", Freq.D1, daily(800, days)
-    yield "synthetic, 60 symbols", Freq.M1, minutes(60, days[:20])
+def real() -> Iterator[tuple[str, Freq, pa.Table]]:
+    """Yield the name, the freq and the bars of every real source that is there, sorted as they are stored."""
     home = Path(os.environ.get("KLAKE_REAL_DATA") or Path(__file__).parents[2] / "shared" / "data")
     for name, (kind, said) in _REAL.items():
         if (home / name).exists():
             mapping = said or mapping_of(home / name, kind)
-            parts = [_bars(part.table, mapping) for part in pieces(home / name, mapping, kind)]
+            bars = [_bars(part.table, mapping) for part in pieces(home / name, mapping, kind)]
             yield (
                 name,
                 mapping.freq,
-                pa.concat_tables(parts).sort_by([("symbol", "ascending"), ("ts", "ascending")]),
+                pa.concat_tables(bars).sort_by([("symbol", "ascending"), ("ts", "ascending")]),
             )
+
+
+def synthetic() -> Iterator[tuple[str, Freq, pa.Table]]:
+    """Yield the same of made up bars."""
+    days = sessions(250, "2026-01-01")
+    yield "synthetic, 800 symbols", Freq.D1, daily(800, days)
+    yield "synthetic, 60 symbols", Freq.M1, minutes(60, days[:20])
 
 
 def measured(rows: pa.Table, column: str, encoding: str, codec: str) -> tuple[float, float] | None:
@@ -110,7 +114,7 @@ def _bars(table: pa.Table, mapping: Mapping) -> pa.Table:
 
 def main() -> None:
     """Print the table."""
-    for name, freq, rows in sources():
+    for name, freq, rows in chain(synthetic(), real()):
         print(f"\n{name}: {freq}, {rows.num_rows} rows")
         chosen = writer_options(rows.schema, freq)
         for column in _COLUMNS:

@@ -31,8 +31,7 @@ def bulk(scale: Scale) -> Iterator[Row]:
     tables = list(parts(scale.symbols, sessions(scale.days)))
     ours: list[float] = []
     theirs: list[float] = []
-    runs = 3 if scale.name == "full" else _RUNS
-    for _ in range(runs):
+    for _ in range(_RUNS):
         with tempfile.TemporaryDirectory() as folder:
             store = Store.open(f"{folder}/lake", ManualClock(NOW), create=True)
             ours.append(once(partial(_each, store.upsert, tables)))
