@@ -1,4 +1,10 @@
-"""`python -m benchmarks [--full] [NAME …]`: measure, print a table, write results.json and RESULTS.md."""
+"""`python -m benchmarks [--full] [NAME …]`: measure, print a table, write results.json and RESULTS.md.
+
+KLAKE_REAL_DATA names a folder of real K-lines, which adds bytes per row of them. ArcticDB joins
+the peers where KLAKE_BENCH_ARCTICDB names a folder made by `pip install --target DIR arcticdb`
+(it needs a pandas older than ours, so never install it beside klake).
+`python -m benchmarks.encodings` prints bytes and time per value of each column by encoding.
+"""
 
 import argparse
 import json
@@ -13,6 +19,7 @@ from pathlib import Path
 
 from .asking import requests_and_time
 from .data import DEFAULT, FULL, Scale
+from .memory import bulk_memory
 from .reading import reading
 from .size import sizes
 from .starting import decoding, help_cpu
@@ -22,19 +29,19 @@ from .writing import bulk, growing, upserts
 HERE = Path(__file__).parent
 MEASURES: dict[str, Callable[[Scale], Iterator[Row]]] = {
     "help": help_cpu, "decode": decoding, "requests": requests_and_time, "read": reading,
-    "bulk": bulk, "upsert": upserts, "growth": growing, "size": sizes,
+    "bulk": bulk, "upsert": upserts, "growth": growing, "size": sizes, "memory": bulk_memory,
 }  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the measures and return 0: a missed figure is a row, not a failure."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=f"some of {', '.join(MEASURES)}; default all"
     )
-    parser.add_argument(
-        "--full", action="store_true", help="12.5 M daily and 7.2 M minute bars (half an hour)"
-    )
+    parser.add_argument("--full", action="store_true", help="12.5 M daily and 7.2 M minute bars (20 minutes)")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of results.json and RESULTS.md")
     given = parser.parse_args(argv)
     if unknown := set(given.names) - MEASURES.keys():

@@ -4,32 +4,54 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import duckdb
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 
-__all__ = ["Flat", "Native", "arctic", "polars_scan"]
+from .data import Scale, parts, sessions
+
+__all__ = ["Arctic", "Flat", "Native", "arctic", "polars_scan"]
 
 _FLAT = ("ts", "open", "high", "low", "close", "volume", "amount")
 
 _ARCTIC = """
 import json, random, statistics, sys, time
 sys.path.insert(0, sys.argv[1])
-import arcticdb, pandas as pd, pyarrow.parquet as pq
-table = pq.read_table(sys.argv[2]).to_pandas()
+import arcticdb, pyarrow.parquet as pq
+table = pq.read_table(sys.argv[2]).to_pandas(date_as_object=False)
 library = arcticdb.Arctic("lmdb://" + sys.argv[3]).create_library("bars")
-for name, rows in table.groupby("symbol", sort=False):
-    library.write(name, rows.drop(columns="symbol").set_index("ts"))
-names = random.Random(1).sample(library.list_symbols(), 20)
+parts = [
+    arcticdb.WritePayload(name, rows.drop(columns="symbol").set_index("ts"))
+    for name, rows in table.groupby("symbol", sort=False)
+]
+start = time.perf_counter()
+for at in range(0, len(parts), 500):
+    library.write_batch(parts[at : at + 500])
+wrote = time.perf_counter() - start
+names = [part.symbol for part in parts]
 took = []
-for name in names:
-    start = time.perf_counter(); library.read(name).data; took.append((time.perf_counter() - start) * 1000)
-print(json.dumps(statistics.median(took)))
+for name in random.Random(1).sample(names, min(len(names), 40)):
+    start = time.perf_counter()
+    library.read(name).data
+    took.append(time.perf_counter() - start)
+print(json.dumps({"read_ms": statistics.median(took) * 1000, "write_ms": wrote * 1000}))
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Arctic:
+    """What ArcticDB took: the median read of one symbol, and writing all of them, 500 at a time."""
+
+    read_ms: float
+    write_ms: float
 
 
 class Native:
@@ -84,8 +106,9 @@ class Flat:
         return {name: np.array(column) for name, column in made.items()}
 
 
-def arctic(folder: Path, parquet: Path) -> float | None:
-    """Return ArcticDB's median milliseconds for one symbol; None where it is not installed.
+@cache
+def arctic(scale: Scale) -> Arctic | None:
+    """Return what ArcticDB takes for the daily bars of a scale, measured once; None where it is not installed.
 
     It needs an older pandas than ours, so it lives in a folder of its own that
     KLAKE_BENCH_ARCTICDB names (`pip install --target DIR arcticdb`), and runs in a process of its own.
@@ -93,6 +116,14 @@ def arctic(folder: Path, parquet: Path) -> float | None:
     where = os.environ.get("KLAKE_BENCH_ARCTICDB")
     if not where:
         return None
-    argv = [sys.executable, "-c", _ARCTIC, where, str(parquet), str(folder)]
-    done = subprocess.run(argv, capture_output=True, text=True, check=True)
-    return float(json.loads(done.stdout))
+    with tempfile.TemporaryDirectory() as folder:
+        given = f"{folder}/given.parquet"
+        rows = pa.concat_tables(parts(scale.symbols, sessions(scale.days)))
+        names = ["symbol", "session", *_FLAT]
+        pq.write_table(rows.select(names).sort_by([("symbol", "ascending"), ("ts", "ascending")]), given)
+        del rows
+        argv = [sys.executable, "-c", _ARCTIC, where, given, f"{folder}/arctic"]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"KLAKE_BENCH_ARCTICDB={where}: {done.stderr[-2000:]}")
+    return Arctic(**json.loads(done.stdout.splitlines()[-1]))

@@ -13,14 +13,13 @@ from pathlib import Path
 
 import duckdb
 import polars as pl
-import pyarrow.parquet as pq
 
 import klake
 from klake.research.lake import Lake
 from klake.storage.rowgroups import shared
 
 from .data import Scale, fill, names
-from .peers import Flat, Native, arctic, polars_scan
+from .peers import Arctic, Flat, Native, arctic, polars_scan
 from .timing import Row, beside, in_turn, once
 
 __all__ = ["reading"]
@@ -43,7 +42,7 @@ until, number = time.monotonic() + float(sys.argv[2]), 0
 while time.monotonic() < until:
     number += 1
     lake.store.upsert(daily(500, sessions(1, "2026-08-05"), seed=number))
-    time.sleep(0.5)
+    time.sleep(float(sys.argv[3]))
 """
 
 
@@ -56,10 +55,8 @@ def reading(scale: Scale) -> Iterator[Row]:
         native.fill("bars", held)
         native.fill("minutes", lake.bars(None, "1m").arrow())
         flat = Flat(Path(folder) / "flat", held)
-        pq.write_table(
-            held.drop_columns(["vendor", "freq", "state", "flags", "known_at"]), f"{folder}/arctic.parquet"
-        )
-        other = arctic(Path(folder) / "arctic", Path(folder) / "arctic.parquet")
+        other = arctic(scale)
+        del held
         files = _files(lake, "1d")
         yield from _one_symbol(lake, native, flat, files, other, scale)
         yield from _panels(lake, native, files, scale)
@@ -81,7 +78,7 @@ def _turning(symbols: list[str]) -> Callable[[], str]:
 
 
 def _one_symbol(
-    lake: Lake, native: Native, flat: Flat, files: list[Path], other: float | None, scale: Scale
+    lake: Lake, native: Native, flat: Flat, files: list[Path], other: Arctic | None, scale: Scale
 ) -> Iterator[Row]:
     every = names(scale.symbols)
     mine, theirs, bare, raw = (_turning(every) for _ in range(4))
@@ -96,7 +93,7 @@ def _one_symbol(
     peers = {
         "polars": took["polars"],
         "flat arrays": took["flat arrays"],
-        **({"ArcticDB": other} if other else {}),
+        **({"ArcticDB": other.read_ms} if other else {}),
     }
     warm = took["native"]
     yield Row(
@@ -190,7 +187,7 @@ def _wide(lake: Lake, native: Native, files: list[Path], scale: Scale) -> Iterat
         "ours": lambda: lake.bars(None, "1d").pl(),
         "polars": lambda: polars_scan(files),
         "native": lambda: native.ask("SELECT * FROM bars ORDER BY symbol, ts"),
-    }, runs=3 if scale.name == "full" else 7)  # fmt: skip
+    }, runs=7)  # fmt: skip
     peers = {"native DuckDB table": took["native"]}
     yield Row(
         "lake.bars().pl(), everything daily",
@@ -215,15 +212,15 @@ def _beside_a_writer(lake: Lake, scale: Scale) -> Iterator[Row]:
 
     for name in names(scale.symbols)[:: max(1, scale.symbols // 200)]:
         lake.bars(name)
-    idle = p99(3)
-    with subprocess.Popen(
-        [sys.executable, "-c", _WRITER, lake.store.path, "7"], stdout=subprocess.PIPE, text=True, cwd=_ROOT
-    ) as writer:
-        assert writer.stdout is not None
-        writer.stdout.readline()
-        busy = p99(6)
-        writer.wait()
-    yield Row("p99 of one-symbol reads, a commit every 0.5 s", "idle", busy, idle, "ms", 2.0)
+    for pause, name, aim in (("0.5", "a commit every 0.5 s", 2.0), ("0", "commits back to back", None)):
+        idle = p99(3)
+        argv = [sys.executable, "-c", _WRITER, lake.store.path, "7", pause]
+        with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, cwd=_ROOT) as writer:
+            assert writer.stdout is not None
+            writer.stdout.readline()
+            busy = p99(6)
+            writer.wait()
+        yield Row(f"p99 of one-symbol reads, {name}", "idle", busy, idle, "ms", aim)
 
 
 def _dead_files(lake: Lake) -> Row:

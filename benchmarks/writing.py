@@ -17,6 +17,7 @@ from klake.schemas.compute import pc
 from klake.storage.store import Store
 
 from .data import NOW, Scale, daily, parts, sessions
+from .peers import arctic
 from .timing import Row, once
 
 __all__ = ["bulk", "growing", "upserts"]
@@ -30,14 +31,16 @@ def bulk(scale: Scale) -> Iterator[Row]:
     tables = list(parts(scale.symbols, sessions(scale.days)))
     ours: list[float] = []
     theirs: list[float] = []
-    runs = 3 if scale.name == "full" else _RUNS
-    for _ in range(runs):
+    for _ in range(_RUNS):
         with tempfile.TemporaryDirectory() as folder:
             store = Store.open(f"{folder}/lake", ManualClock(NOW), create=True)
             ours.append(once(partial(_each, store.upsert, tables)))
             theirs.append(once(partial(_each, partial(_delta, f"{folder}/delta"), tables)))
+    del tables
+    other = arctic(scale)
+    peers = {"ArcticDB": other.write_ms} if other else {}
     yield Row(f"bulk load, {scale.symbols * scale.days / 1e6:.1f} M daily bars", "delta-rs on the same table",
-              statistics.median(ours), statistics.median(theirs), "ms", 1 / 0.8)  # fmt: skip
+              statistics.median(ours), statistics.median(theirs), "ms", 1 / 0.8, peers)  # fmt: skip
 
 
 def upserts(scale: Scale) -> Iterator[Row]:

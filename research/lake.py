@@ -17,7 +17,7 @@ from ..schemas.freq import Freq
 from ..schemas.report import WriteReport
 from ..schemas.symbol import Symbol
 from ..storage.follower import Follower
-from ..storage.index import index_of
+from ..storage.index import Index, index_of
 from ..storage.read import Wanted
 from ..storage.read import explain as explained
 from ..storage.store import Store
@@ -266,13 +266,13 @@ class Lake:
         """Refuse what means nothing; say which vendor is read where several hold a symbol and none was chosen."""
         if asked.require not in (None, "complete"):
             raise BadRequest("require", asked.require, ("complete",))
-        series = self._store.snapshot().series()
-        held = sorted({name for name, _ in series})
+        index = index_of(self._store.snapshot())
+        held = index.every_vendor()
         if asked.vendor is not None and asked.vendor not in held:
             raise BadRequest("vendor", asked.vendor, tuple(held))
-        self._known(names, asked.freq)
+        self._known(index, names, asked.freq)
         for name in names if asked.vendor is None else ():
-            owners = [v for v in held if name in series.get((v, asked.freq.value), ())]
+            owners = index.vendors(asked.freq, name)
             if len(owners) > 1 and name not in set(
                 self._store.table("choice", ["symbol"])["symbol"].to_pylist()
             ):
@@ -281,8 +281,7 @@ class Lake:
                     "name vendor= to read another one", SeveralVendors, stacklevel=4,
                 )  # fmt: skip
 
-    def _known(self, names: Sequence[str], freq: Freq) -> None:
-        index = index_of(self._store.snapshot())
+    def _known(self, index: Index, names: Sequence[str], freq: Freq) -> None:
         for name in names:
             if not index.has(freq, name):
                 other = [f.value for f in Freq if f is not freq and index.has(f, name)]

@@ -5,15 +5,16 @@ amount summed, null if any part has none (a partial sum would look like a true o
 least state of the parts; all flags and `Flag.DERIVED`; the newest fetched_at and known_at.
 """
 
+from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import pyarrow as pa
 
 from ..errors import BadRequest
-from .bar import Flag, State
+from .bar import SCHEMA, Flag, State
+from .compute import pc
 from .freq import Freq
 from .session import Anchor, calendar, nominal_ts_array
 from .venue import venue as venue_named
@@ -23,7 +24,7 @@ __all__ = ["resample"]
 _IDENTITY: Final = ("era", "vendor", "symbol")
 _EXTENDED: Final = int(Flag.PRE_MARKET | Flag.POST_MARKET | Flag.OVERNIGHT)
 _STATES: Final = (State.OPEN, State.CLOSED, State.FINAL)
-_TRUNCATE: Final = {Freq.W1: "1w", Freq.MO1: "1mo", Freq.Q1: "1q", Freq.Y1: "1y"}
+_MONDAY: Final = 4  # 1970-01-05, in days since 1970
 _NEEDED: Final = ("symbol", "ts", "session", "open", "high", "low", "close", "volume")
 
 
@@ -65,12 +66,16 @@ def resample(bars: pa.Table, freq: Freq, anchor: Anchor = "session", source: Fre
     if bars.num_rows == 0:
         return bars
     _check(_source(bars, source), freq)
-    frame = cast("pl.DataFrame", pl.from_arrow(bars)).with_columns(pl.col("symbol").cast(pl.String))
-    if not freq.intraday and "flags" in frame.columns:
-        frame = frame.filter((pl.col("flags") & _EXTENDED) == 0)
-    keys: list[str] = [name for name in _IDENTITY if name in frame.columns]
-    grouped = _grouped(_ascending(frame, [*keys, "session", "ts"]), keys, freq, anchor)
-    return _like(bars.schema, _finished(grouped, freq, anchor))
+    if not freq.intraday and "flags" in bars.column_names:
+        extended = pc.not_equal(pc.bit_wise_and(bars["flags"], pa.scalar(_EXTENDED, pa.int32())), 0)
+        if pc.any(extended).as_py():
+            bars = bars.filter(pc.invert(extended))
+    plain = _plain(bars.schema)
+    if bars.num_rows == 0:
+        return plain.empty_table()
+    made = _Groups.of(bars, freq, anchor)
+    columns = [made.column(field.name).cast(field.type) for field in plain]
+    return pa.Table.from_arrays(columns, schema=plain)
 
 
 def _source(bars: pa.Table, given: Freq | None) -> Freq:
@@ -107,99 +112,176 @@ def _fits(source: Freq, target: Freq) -> bool:
     return source is not Freq.W1
 
 
-def _ascending(frame: pl.DataFrame, order: list[str]) -> pl.DataFrame:
-    """Return the frame sorted by `order`; looking is ten times cheaper than sorting again."""
-    later = pl.lit(False)
-    for name in reversed(order):
-        before = pl.col(name).shift()
-        later = (pl.col(name) > before) | ((pl.col(name) == before) & later)
-    return frame if frame.select(later.slice(1).all()).item() else frame.sort(order)
+Numbers = npt.NDArray[Any]
 
 
-def _grouped(frame: pl.DataFrame, keys: list[str], freq: Freq, anchor: Anchor) -> pl.DataFrame:
-    """Return one row per bar, in the order of `frame`; `ts` is the bar's start."""
-    columns = frame.columns
-    if freq.intraday:
-        frame = frame.with_columns(_starts(frame, freq, anchor).alias("ts"))
-    elif freq in _TRUNCATE:
-        frame = frame.with_columns(pl.col("session").dt.truncate(_TRUNCATE[freq]))
-    parts = [*keys, "session", "ts"] if freq.intraday else [*keys, "session"]
-    # Parts of one bar stand together, so that runs are the groups: no hashing of texts.
-    begins = pl.any_horizontal(pl.col(name) != pl.col(name).shift() for name in parts).fill_null(True)
-    frame = frame.with_columns(begins.cum_sum().alias("run")).set_sorted("run")
-    out = frame.group_by("run").agg(_rules(columns)).sort("run")
-    return out if freq.intraday else out.with_columns(_starts(out, freq, anchor).alias("ts"))
+@dataclass(frozen=True, slots=True)
+class _Groups:
+    """Bars in order, and which rows of them (`first` to `last`, both included) make one bar each.
 
+    Parts of one bar stand together, so that runs are the groups: nothing is hashed. `session`
+    and `ts` are those of the bars made; `owner` gives the place of each bar's symbol in `symbols`.
+    """
 
-def _starts(frame: pl.DataFrame, freq: Freq, anchor: Anchor) -> pl.Series:
-    """Return the start of the bar of `freq` that holds each row: by ts, or by session from a day up."""
-    starts = np.empty(frame.height, "datetime64[us]")
-    at = frame["ts" if freq.intraday else "session"].to_numpy()
-    for name, rows in _by_venue(frame):
+    bars: pa.Table
+    freq: Freq
+    anchor: Anchor
+    first: Numbers
+    last: Numbers
+    session: Numbers
+    ts: Numbers
+    owner: Numbers
+    symbols: list[str]
+
+    @classmethod
+    def of(cls, bars: pa.Table, freq: Freq, anchor: Anchor) -> "_Groups":
+        """Return the groups of bars in any order, one at least."""
+        keys = [_codes(bars[name]) for name in _IDENTITY if name in bars.column_names]
+        session, ts = _numbers(bars["session"]), _numbers(bars["ts"])
+        order = _order([codes for codes, names in keys if len(names) > 1], session, ts)
+        if order is not None:
+            bars, session, ts = bars.take(pa.array(order)), session[order], ts[order]
+            keys = [(codes[order], names) for codes, names in keys]
+        owner, symbols = keys[-1]
         if freq.intraday:
-            starts[rows] = calendar(venue_named(name).calendar).buckets(freq, at[rows], anchor)
+            ts = _starts(freq, anchor, ts, owner, symbols)
+        session = _truncated(session, freq)
+        begins = np.zeros(len(ts), np.bool_)
+        begins[0] = True
+        for part in [*(codes for codes, _ in keys), session, *([ts] if freq.intraday else [])]:
+            begins[1:] |= part[1:] != part[:-1]
+        first = np.flatnonzero(begins)
+        last = np.append(first[1:], len(ts)) - 1
+        session, owner = session[first], owner[first]
+        ts = ts[first] if freq.intraday else _starts(freq, anchor, session, owner, symbols)
+        return cls(bars, freq, anchor, first, last, session, ts, owner, symbols)
+
+    def column(self, name: str) -> pa.Array:
+        """Return one column of the bars made."""
+        made = {
+            "symbol": lambda: pa.array(self.symbols).take(pa.array(self.owner)),
+            "session": lambda: pa.array(self.session.astype(np.int32)).cast(pa.date32()),
+            "ts": lambda: pa.array(self.ts),
+            "freq": lambda: pa.repeat(self.freq.value, len(self.first)),
+            "period": self._period,
+            "open": lambda: pa.array(_numbers(self.bars["open"])[self.first]),
+            "high": lambda: pa.array(np.maximum.reduceat(_numbers(self.bars["high"]), self.first)),
+            "low": lambda: pa.array(np.minimum.reduceat(_numbers(self.bars["low"]), self.first)),
+            "volume": lambda: pa.array(np.add.reduceat(_numbers(self.bars["volume"]), self.first)),
+            "amount": self._amount,
+            "state": self._state,
+            "flags": lambda: pa.array(
+                np.bitwise_or.reduceat(_numbers(self.bars["flags"]), self.first) | np.int32(Flag.DERIVED)
+            ),
+            "fetched_at": lambda: pa.array(self._latest("fetched_at")),
+            "known_at": lambda: pa.array(self._latest("known_at")),
+        }.get(name)
+        if made is not None:
+            return made()
+        return pc.take(self.bars[name].combine_chunks(), pa.array(self.last))
+
+    def _latest(self, name: str) -> Numbers:
+        return np.maximum.reduceat(_numbers(self.bars[name]), self.first)
+
+    def _amount(self) -> pa.Array:
+        column = self.bars["amount"]
+        sums = np.add.reduceat(_numbers(pc.fill_null(column, 0.0)), self.first)
+        if not column.null_count:
+            return pa.array(sums)
+        absent = np.logical_or.reduceat(column.is_null().to_numpy(), self.first)
+        return pa.array(sums, mask=absent)
+
+    def _state(self) -> pa.Array:
+        """Return the least state of the parts; open where the bar had not ended when they were fetched."""
+        codes, names = _codes(self.bars["state"])
+        ranks = np.array([_STATES.index(State(name)) for name in names], np.int8)
+        least = np.minimum.reduceat(ranks[codes], self.first)
+        if "fetched_at" in self.bars.column_names:
+            at, ends = self.ts if self.freq.intraday else self.session, np.empty(len(least), np.int64)
+            times = at.view("datetime64[us]") if self.freq.intraday else at.astype("datetime64[D]")
+            for venue, rows in _by_venue(self.owner, self.symbols):
+                made = calendar(venue_named(venue).calendar).bar_ends(self.freq, times[rows], self.anchor)
+                ends[rows] = made.astype("datetime64[us]").view(np.int64)
+            least = np.where(ends > self._latest("fetched_at"), 0, least)
+        return pa.array([state.value for state in _STATES]).take(pa.array(least))
+
+    def _period(self) -> pa.Array:
+        unit, length = ("M", 7) if self.freq.intraday else ("Y", 4)
+        periods, place = np.unique(
+            self.session.astype("datetime64[D]").astype(f"datetime64[{unit}]"), return_inverse=True
+        )
+        return pa.array([str(period)[:length] for period in periods]).take(pa.array(place))
+
+
+def _plain(schema: pa.Schema) -> pa.Schema:
+    """Return the schema with dictionaries as what they stand for."""
+    return pa.schema(
+        [f.with_type(f.type.value_type) if pa.types.is_dictionary(f.type) else f for f in schema]
+    )
+
+
+def _codes(column: pa.ChunkedArray) -> tuple[Numbers, list[str]]:
+    """Return the place of each text among those of the column, which ascend."""
+    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    whole = encoded.unify_dictionaries().combine_chunks()
+    names = cast("list[str]", whole.dictionary.to_pylist())
+    ordered = sorted(set(names))
+    places = {name: place for place, name in enumerate(ordered)}
+    ranks = np.array([places[name] for name in names], np.int32)
+    codes = whole.indices.to_numpy()
+    return codes if names == ordered and codes.dtype == np.int32 else ranks[codes], ordered
+
+
+def _numbers(column: pa.ChunkedArray) -> Numbers:
+    """Return a column as NumPy has it: times as us, sessions as days since 1970."""
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(SCHEMA.field("ts").type).cast(pa.int64())
+    elif pa.types.is_date(column.type):
+        column = column.cast(pa.int32())
+    return cast("Numbers", column.to_numpy())
+
+
+def _order(keys: list[Numbers], session: Numbers, ts: Numbers) -> Numbers | None:
+    """Return the rows in order of keys, session and ts; None where they are: looking is far cheaper than sorting."""
+    later = ts[1:] > ts[:-1]
+    for column in [session, *reversed(keys)]:
+        step = column[1:] - column[:-1]
+        later = (step > 0) | ((step == 0) & later)
+    return None if later.all() else np.lexsort([ts, session, *reversed(keys)])
+
+
+def _truncated(session: Numbers, freq: Freq) -> Numbers:
+    """Return the first day of the week, month, quarter or year of each session, for these freqs."""
+    if freq is Freq.W1:
+        return session - (session - _MONDAY) % 7
+    months = {Freq.MO1: 1, Freq.Q1: 3, Freq.Y1: 12}.get(freq)
+    if months is None:
+        return session
+    low, high = int(session.min()), int(session.max())
+    each = np.arange(low, high + 1).astype("datetime64[D]").astype("datetime64[M]").astype(np.int64)
+    days = (each // months * months).astype("datetime64[M]").astype("datetime64[D]").astype(np.int32)
+    return cast("Numbers", days[session - low])
+
+
+def _starts(freq: Freq, anchor: Anchor, at: Numbers, owner: Numbers, symbols: list[str]) -> Numbers:
+    """Return the start (us) of the bar of `freq` that holds each instant, or of each session from a day up."""
+    starts = np.empty(len(at), np.int64)
+    for venue, rows in _by_venue(owner, symbols):
+        if freq.intraday:
+            times = at[rows].view("datetime64[us]")
+            made = calendar(venue_named(venue).calendar).buckets(freq, times, anchor)
+            starts[rows] = made.astype("datetime64[us]").view(np.int64)
         else:
-            starts[rows] = nominal_ts_array(name, at[rows]).to_numpy(zero_copy_only=False)
-    return _instants(starts)
+            sessions = at[rows].astype("datetime64[D]")
+            starts[rows] = nominal_ts_array(venue, sessions).cast(pa.int64()).to_numpy(zero_copy_only=False)
+    return starts
 
 
-def _by_venue(frame: pl.DataFrame) -> "list[tuple[str, slice | npt.NDArray[np.bool_]]]":
-    """Return each venue of the frame with its rows."""
-    symbols = cast("list[str]", frame["symbol"].unique().to_list())
-    venues = sorted({symbol.rpartition(".")[2] for symbol in symbols})
-    if len(venues) == 1:
+def _by_venue(owner: Numbers, symbols: list[str]) -> "list[tuple[str, slice | npt.NDArray[np.bool_]]]":
+    """Return each venue of the symbols with its rows."""
+    venues = [symbol.rpartition(".")[2] for symbol in symbols]
+    if len(set(venues)) == 1:
         return [(venues[0], slice(None))]
-    return [(name, frame["symbol"].str.ends_with(f".{name}").to_numpy()) for name in venues]
-
-
-def _instants(times: "npt.NDArray[np.datetime64]") -> pl.Series:
-    return pl.Series(times).dt.replace_time_zone("UTC")
-
-
-def _rules(columns: list[str]) -> list[pl.Expr]:
-    """Return how each column is made from its parts, which stand in order of ts."""
-    rank = pl.col("state").cast(pl.Enum([s.value for s in _STATES]))
-    special = {
-        "open": pl.col("open").first(),
-        "high": pl.col("high").max(),
-        "low": pl.col("low").min(),
-        "volume": pl.col("volume").sum(),
-        "amount": pl.when(pl.col("amount").is_null().any()).then(None).otherwise(pl.col("amount").sum()),
-        "state": rank.min(),
-        "flags": pl.col("flags").bitwise_or() | int(Flag.DERIVED),
-        "fetched_at": pl.col("fetched_at").max(),
-        "known_at": pl.col("known_at").max(),
-    }
-    return [special.get(name, pl.col(name).last()).alias(name) for name in columns]
-
-
-def _finished(frame: pl.DataFrame, freq: Freq, anchor: Anchor) -> pl.DataFrame:
-    """Write freq and period, and open the bars that had not ended when their parts were fetched."""
-    new: list[pl.Expr] = []
-    if "freq" in frame.columns:
-        new.append(pl.lit(freq.value).alias("freq"))
-    if "period" in frame.columns:
-        new.append(pl.col("session").dt.strftime("%Y-%m" if freq.intraday else "%Y").alias("period"))
-    if "state" in frame.columns:
-        state = pl.col("state").cast(pl.String)
-        if "fetched_at" in frame.columns:
-            forming = _ends(frame, freq, anchor) > pl.col("fetched_at")
-            state = pl.when(forming).then(pl.lit(State.OPEN.value)).otherwise(state)
-        new.append(state.alias("state"))
-    return frame.with_columns(new)
-
-
-def _ends(frame: pl.DataFrame, freq: Freq, anchor: Anchor) -> pl.Expr:
-    """Return the end of each bar, as a literal column."""
-    ends = np.empty(frame.height, "datetime64[us]")
-    at = frame["ts" if freq.intraday else "session"].to_numpy()
-    for name, rows in _by_venue(frame):
-        ends[rows] = calendar(venue_named(name).calendar).bar_ends(freq, at[rows], anchor)
-    return pl.lit(_instants(ends))
-
-
-def _like(schema: pa.Schema, frame: pl.DataFrame) -> pa.Table:
-    """Return the frame in the columns and types of `schema`; dictionaries become plain."""
-    plain = [f.with_type(f.type.value_type) if pa.types.is_dictionary(f.type) else f for f in schema]
-    table: Any = frame.select(schema.names).to_arrow()
-    return table.cast(pa.schema(plain))
+    names = sorted(set(venues))
+    places = np.array([names.index(venue) for venue in venues])[owner]
+    return [(name, places == n) for n, name in enumerate(names)]

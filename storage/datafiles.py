@@ -83,9 +83,9 @@ class Sink:
         whole = together.num_rows // ROW_GROUP * ROW_GROUP
         if whole:
             self._encode(together.slice(0, whole))
-        # Copied, because a slice would keep all of `rows` in memory.
+        # Copied where a slice would keep many more rows in memory than its own.
         rest = together.slice(whole)
-        self._rest = rest.take(pa.array(np.arange(rest.num_rows))) if whole else rest
+        self._rest = rest.take(pa.array(np.arange(rest.num_rows))) if whole > 4 * ROW_GROUP else rest
 
     def _encode(self, rows: pa.Table) -> None:
         """Encode whole row groups while the caller makes the next ones, which takes about as long."""

@@ -59,6 +59,10 @@ class Index:
             return []
         return sorted({held.where.vendor for held in self._files.get(freq, ()) if held.holds(place)})
 
+    def every_vendor(self) -> list[str]:
+        """Return the vendors that have any bar, by name."""
+        return sorted({held.where.vendor for files in self._files.values() for held in files})
+
     def has(self, freq: Freq, symbol: str) -> bool:
         """Say whether any vendor has a bar of the symbol."""
         place = self.places.get(symbol)

@@ -4,6 +4,7 @@ A path is made of vendor, freq and period only, never of a symbol, so a symbol c
 or `../x` cannot become a path.
 """
 
+import inspect
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,14 +12,15 @@ from typing import Any, Final, Literal
 from uuid import uuid4
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from ..errors import LakeDamaged
 from ..schemas.freq import Freq
 
 __all__ = [
-    "BOOKING", "CATALOG", "CLAIMS", "CURRENT", "EXTRAS", "FORMAT", "LOCK", "MANIFESTS", "MARKER", "PAST", "RAW",
-    "ROW_GROUP", "SEED", "SHAPE", "SPOOL", "STATE", "Partition", "born", "file_name", "glob", "listing", "seed",
-    "token_of",
+    "BOOKING", "CATALOG", "CLAIMS", "CURRENT", "EXTRAS", "FORMAT", "LOCK", "MANIFESTS", "MARKER", "PAST", "QUICK",
+    "RAW", "ROW_GROUP", "SEED", "SHAPE", "SPOOL", "STATE", "Partition", "born", "file_name", "glob", "listing",
+    "seed", "token_of",
     "writer_options",
 ]  # fmt: skip
 
@@ -47,17 +49,39 @@ ROW_GROUP: Final = 65_536
 _NAME: Final = re.compile(r"\.?([0-9a-f]{16})-([0-9a-f]{12})")
 Encoding = Literal["RLE_DICTIONARY", "BYTE_STREAM_SPLIT", "DELTA_BINARY_PACKED"]
 
-# Bytes per value at zstd 3, dictionary against the encoding chosen; SSE index 1m, AAPL and SPY 1d and 1h,
-# 600000.SH 1d. Prices are 1.1 to 1.3x smaller as plain doubles where a file holds few symbols, but 1.2x
-# larger in a file of 800, and scan 1.4 to 1.8x slower, so they keep their dictionary.
+# `python -m benchmarks.encodings` measures these again. Bytes per value at zstd 3, dictionary against the
+# encoding chosen; SSE index 1m, AAPL and SPY 1d and 1h, 600000.SH 1d. Prices are 1.1 to 1.4x smaller as plain
+# doubles where a file holds few symbols, but 1.5x larger in a file of 800, and scan 2x slower, so they keep
+# their dictionary.
 _ENCODINGS: Final[Mapping[str, Encoding]] = {
-    "volume": "BYTE_STREAM_SPLIT",  # 5.2 to 3.1 (1m), 5.5 to 3.1 (1h), 5.8 to 3.7 (1d)
-    "amount": "BYTE_STREAM_SPLIT",  # 5.7 to 3.7 (1d)
-    "ts": "DELTA_BINARY_PACKED",  # 4.9 to 0.05 (1m), 6.0 to 0.15 (1h), 4.2 to 0.23 (1d)
-    "session": "DELTA_BINARY_PACKED",  # 2.8 to 0.08 (1d), 1.0 to 0.06 (1h), 0.02 to 0.02 (1m)
+    "volume": "BYTE_STREAM_SPLIT",  # 5.2 to 3.1 (1m), 5.5 to 3.1 (1h), 5.7 to 3.8 (1d)
+    "amount": "BYTE_STREAM_SPLIT",  # 5.5 to 3.7 (1d)
+    "ts": "DELTA_BINARY_PACKED",  # 4.9 to 0.05 (1m), 5.9 to 0.19 (1h), 6.9 to 0.26 (1d)
+    "session": "DELTA_BINARY_PACKED",  # 3.9 to 0.09 (1d), 1.0 to 0.06 (1h), 0.02 to 0.02 (1m)
 }
 SHAPE: Final[Mapping[Freq, Mapping[str, Encoding]]] = {freq: _ENCODINGS for freq in Freq}
 """Encoding by freq and column; a column that is not named is a dictionary."""
+
+QUICK: Final[Mapping[Freq, frozenset[str]]] = {
+    freq: frozenset[str]() if freq.intraday else frozenset(("open", "high", "low", "close")) for freq in Freq
+}
+"""Columns kept in snappy instead of zstd, by freq.
+
+Daily prices are read by every panel and hardly shrink beyond their dictionary: 1.6 to 1.7 bytes
+in a file of 800 symbols (4.2 to 5.4 in one of AAPL alone), decoded in 3.9 instead of 5.3 ns.
+Minutes are most of a lake's bytes and keep zstd.
+"""
+
+# One page per row group: 3 % fewer bytes and 7 % less time to scan than pages of 20,000 rows, which
+# newer versions of pyarrow make unless they are told (older ones never did, and cannot be told).
+_PAGES: Final[Mapping[str, int]] = {
+    "data_page_size": 16 * 2**20,
+    **(
+        {"max_rows_per_page": ROW_GROUP}
+        if "max_rows_per_page" in inspect.signature(pq.write_table).parameters
+        else {}
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -151,16 +175,25 @@ def seed(relation: str) -> str:
 
 def writer_options(schema: pa.Schema, freq: Freq | None = None) -> dict[str, Any]:
     """Return the keyword arguments of pyarrow's Parquet writer for files of `schema`; `freq` None: not bars."""
-    shape = _ENCODINGS if freq is None else SHAPE[freq]
+    shape, quick = (_ENCODINGS, frozenset[str]()) if freq is None else (SHAPE[freq], QUICK[freq])
     chosen = {name: shape[name] for name in schema.names if name in shape and _fits(schema, name)}
     return {
-        "compression": "zstd",
-        "compression_level": 3,
+        **_codecs(schema, quick),
         "use_dictionary": [name for name in schema.names if name not in chosen],
         "column_encoding": chosen,
         "write_statistics": True,
         "version": "2.6",
         "store_schema": False,
+        **_PAGES,
+    }
+
+
+def _codecs(schema: pa.Schema, quick: frozenset[str]) -> dict[str, Any]:
+    if not quick:  # by name only where it must be: pyarrow wants the path of a nested column's leaf
+        return {"compression": "zstd", "compression_level": 3}
+    return {
+        "compression": {name: "snappy" if name in quick else "zstd" for name in schema.names},
+        "compression_level": {name: 3 for name in schema.names if name not in quick},
     }
 
 

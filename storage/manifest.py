@@ -9,16 +9,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import pairwise
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 
 from ..errors import LakeDamaged, LakeTooNew
+from ..schemas.freq import Freq
 from .datafiles import Facts
 from .layout import EXTRAS, FORMAT, MANIFESTS, PAST, Partition, listing
 from .objects import ObjectStore
 
 __all__ = ["KEPT", "LiveFile", "Manifest", "Manifests"]
+
+T = TypeVar("T")
 
 KEPT: Final = timedelta(minutes=10)
 """How long a manifest stays after it is superseded: a query may have listed it."""
@@ -66,7 +69,7 @@ class Manifest:
 
     def symbols_of(self, file: LiveFile) -> frozenset[str]:
         """Return exactly the symbols that `file` holds."""
-        return frozenset(name for start, end in file.symbols for name in self.symbols[start:end])
+        return frozenset().union(*(self.symbols[start:end] for start, end in file.symbols))
 
     def series(self) -> dict[tuple[str, str], frozenset[str]]:
         """Return the symbols of each (vendor, freq) that have current bars."""
@@ -76,6 +79,16 @@ class Manifest:
                 key = (where.vendor, where.freq.value)
                 held[key] = held.get(key, frozenset()) | self.symbols_of(file)
         return held
+
+    def contested(self) -> bool:
+        """Say whether two vendors have current bars of one freq; their symbols may still differ."""
+        owners: dict[Freq, str] = {}
+        places = {Partition.parse(file.path) for file in self.files if file.table == "bars"}
+        return any(
+            owners.setdefault(where.freq, where.vendor) != where.vendor
+            for where in places
+            if where.era != PAST
+        )
 
     def with_table(self, table: str, delta: int, held: Mapping[str, Facts]) -> "Manifest":
         """Return this manifest with other live files of one table, `held` by path."""
@@ -158,16 +171,18 @@ class Manifests:
 
         Those are their listings, and the files of extras that no kept manifest names.
         """
-        keys, dropped = self._keys(), list[Manifest]()
-        for old, successor in pairwise(keys):
-            following = self._read(successor)
-            if now - following.written_at < KEPT:
+        keys, dropped = self._keys(), list[_Brief]()
+        old = self._brief(keys[0]) if len(keys) > 1 else None
+        for key, successor in pairwise(keys):
+            following = self._brief(successor)
+            if old is None or now - following.written_at < KEPT:
                 break
-            dropped.append(self._read(old))
-            self._objects.delete(old)
+            dropped.append(old)
+            self._objects.delete(key)
+            old = following
         if not dropped:
             return []
-        kept = {path for key in keys[len(dropped) :] for path in self._read(key).extras.values()}
+        kept = {path for key in keys[len(dropped) :] for path in self._brief(key).extras.values()}
         extras = {path for gone in dropped for path in gone.extras.values()} - kept
         return [*(listing(gone.version) for gone in dropped), *sorted(extras)]
 
@@ -175,12 +190,18 @@ class Manifests:
         return [key for key in self._objects.keys(MANIFESTS) if key.endswith(".json")]
 
     def _read(self, key: str) -> Manifest:
+        return self._decoded(key, Manifest)
+
+    def _brief(self, key: str) -> "_Brief":
+        return self._decoded(key, _Brief)
+
+    def _decoded(self, key: str, kind: type[T]) -> T:
         try:
             body = self._objects.get(key)
             found = msgspec.json.decode(body, type=_Head).format
             if found > FORMAT:
                 raise LakeTooNew(key, found, FORMAT)
-            return msgspec.json.decode(body, type=Manifest)
+            return msgspec.json.decode(body, type=kind)
         except (OSError, msgspec.DecodeError) as error:
             raise LakeDamaged(
                 f"{key}: this manifest cannot be read ({error}): delete it, klake writes a new one",
@@ -190,6 +211,14 @@ class Manifests:
 
 class _Head(msgspec.Struct):
     format: int
+
+
+class _Brief(msgspec.Struct):
+    """What pruning needs of a manifest, a tenth of the time to read."""
+
+    version: int
+    written_at: datetime
+    extras: dict[str, str] = msgspec.field(default_factory=dict[str, str])
 
 
 def _key(version: int) -> str:

@@ -145,6 +145,8 @@ class Publisher:
 
     def _yields(self, manifest: Manifest) -> dict[str, str]:
         """Publish the series that stand back: another vendor, first by name, has the symbol and freq too."""
+        if "yields" not in manifest.extras and not manifest.contested():
+            return {}
         seen: dict[str, set[str]] = {}
         behind: list[tuple[str, str, str]] = []
         for (vendor, freq), symbols in sorted(manifest.series().items()):

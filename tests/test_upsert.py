@@ -19,6 +19,7 @@ from klake.schemas.bar import INCOMING, SCHEMA
 from klake.schemas.clock import ManualClock
 from klake.schemas.freq import Freq
 from klake.storage.datafiles import write
+from klake.storage.layout import QUICK
 from klake.storage.publisher import Publisher
 from klake.storage.store import Store
 from klake.storage.tables import TABLES, DeltaLog
@@ -254,7 +255,8 @@ def test_files_have_the_agreed_shape(store: Store) -> None:
         assert list(columns) == [
             name for name in SCHEMA.names if name not in {"era", "vendor", "freq", "period"}
         ]
-    assert {c.compression for c in columns.values()} == {"ZSTD"}
+    assert {c.compression for name, c in columns.items() if name not in QUICK[Freq.D1]} == {"ZSTD"}
+    assert {columns[name].compression for name in QUICK[Freq.D1]} == {"SNAPPY"}
     assert "BYTE_STREAM_SPLIT" in columns["amount"].encodings
     assert "DELTA_BINARY_PACKED" in columns["ts"].encodings
     assert all("RLE_DICTIONARY" in columns[name].encodings for name in ("symbol", "open", "close"))
