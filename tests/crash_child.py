@@ -32,6 +32,7 @@ NOW = datetime(2026, 11, 20, 8, tzinfo=UTC)
 DAYS = Span(date(2026, 11, 9), date(2026, 11, 21))
 SERIES = Series("qos", "600519.SH", Freq.D1)
 OTHER = Series("qos", "000001.SZ", Freq.D1)
+NEWCOMER = Series("qos", "300750.SZ", Freq.D1)
 # What takes long to import and starts no thread that a child would miss; the rest each child does.
 HEAVY = ("pandas", "polars", "duckdb", "deltalake", "httpx", "sqlalchemy.dialects.sqlite", "pyarrow.parquet",
          "klake.storage.tables", "klake.storage.coverage", "klake.storage.raw", "klake.storage.views",
@@ -81,7 +82,7 @@ def asked(*pages: str) -> pa.Table:
 
 def page(number: int, body: bytes, vendor: str = "qos") -> Page:
     """One page of a vendor."""
-    entry = Entry(SERIES.symbol, Freq.D1, datetime(2026, 11, 21, tzinfo=UTC), 10)
+    entry = Entry(NEWCOMER.symbol, Freq.D1, datetime(2026, 11, 21, tzinfo=UTC), 10)
     request = PageRequest(vendor, "/kline", (entry,))
     return Page(f"{vendor}-{number}", "run-1", "qos", "a1", request, NOW, 200, "klake/0.1", body)
 
@@ -196,9 +197,9 @@ def _taken(one: Page) -> list[Any]:
     from klake.schemas.page import SeriesPage
 
     sessions = [date(2026, 11, int(day)) for day in one.body.split()]
-    table = pa.concat_tables([bars([SERIES.symbol], day, 1, close=40.0) for day in sessions])
+    table = pa.concat_tables([bars([NEWCOMER.symbol], day, 1, close=40.0) for day in sessions])
     span = Span(sessions[0], sessions[-1] + timedelta(days=1))
-    proof = Covered(SERIES, span, Standing.FINAL, Reason.NONE, one.id, one.id, one.received_at)
+    proof = Covered(NEWCOMER, span, Standing.FINAL, Reason.NONE, one.id, one.id, one.received_at)
     return [(SeriesPage(one.request.entries[0], "bars", table), Taken(table, (proof,)))]
 
 
