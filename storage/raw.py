@@ -25,6 +25,7 @@ from ..errors import LakeDamaged
 from ..schemas.clock import Clock
 from ..schemas.page import Page, PageRequest
 from ..schemas.vendor import vendor_name
+from .claims import drop
 from .layout import RAW, SPOOL
 from .objects import sync_directory, writing
 from .segment import frame, frames, payload_at
@@ -220,13 +221,15 @@ class RawZone:
         self._tidy()
 
     def _tidy(self) -> None:
-        """Remove the locks that dead processes left of segments they had sealed."""
-        own = {segment.stem for segment in self._sealed}
-        for path in self._spool.glob(f"*{_LOCK}"):
-            vendor = path.name.split(".")[0]
-            sealed = (self._root / RAW).glob(f"{vendor}/*/{path.stem}{_SEALED}")
-            if path.stem not in own and any(sealed) and not _held(path):
-                path.unlink(missing_ok=True)
+        """Remove the locks that dead processes left: of segments they had sealed, or had not begun."""
+        own = {segment.stem for segment in (*self._mine.values(), *self._sealed)}
+        for path in self._spool.glob(f"*.*{_LOCK}"):
+            lock = FileLock(str(path), timeout=0)
+            if path.stem in own or path.with_suffix(_OPEN).exists():
+                continue
+            with suppress(Timeout):
+                lock.acquire()
+                drop(path, lock)
 
     def _move(self, path: Path, vendor: str) -> None:
         received, end = None, 0

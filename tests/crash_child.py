@@ -5,14 +5,17 @@ child stops itself when it is ready, so that whoever kills can take its time. As
 holds the same operations for whoever runs them to their end.
 """
 
+import ctypes
 import json
 import os
 import random
 import signal
 import sys
+import traceback
 import uuid
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
+from functools import partial
 from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
@@ -46,7 +49,13 @@ def small_tiers() -> None:
 
 
 def bars(
-    symbols: list[str], first: date, days: int, *, close: float = 10.0, vendor: str = "qos", at: datetime = NOW
+    symbols: list[str],
+    first: date,
+    days: int,
+    *,
+    close: float = 10.0,
+    vendor: str = "qos",
+    at: datetime = NOW,
 ) -> pa.Table:
     """Daily bars of each symbol on `days` days."""
     n, sessions = days * len(symbols), [first + timedelta(days=k) for k in range(days)]
@@ -87,6 +96,7 @@ def page(number: int, body: bytes, vendor: str = "qos") -> Page:
     return Page(f"{vendor}-{number}", "run-1", "qos", "a1", request, NOW, 200, "klake/0.1", body)
 
 
+_MAY_TRACE = 0x59616D61  # PR_SET_PTRACER: where only a parent may trace, our parent's sibling may, too
 BATCH = pa.concat_tables([
     bars(["600519.SH"], date(2025, 3, 3), 2, close=20.0, at=NOW + timedelta(hours=1)),  # revises a closed year
     bars(["600519.SH"], date(2026, 11, 10), 3, close=20.0, at=NOW + timedelta(hours=1)),  # and the hot month
@@ -203,8 +213,16 @@ def _taken(one: Page) -> list[Any]:
     return [(SeriesPage(one.request.entries[0], "bars", table), Taken(table, (proof,)))]
 
 
-def _child(root: str, op: str, at: str, acks: str, seed: str) -> None:
-    """Run one operation; names are drawn from `seed`, so that a tracer can be told a file's name beforehand."""
+def _child(root: str, op: str, at: str, acks: str, seed: str, steady: bool) -> None:
+    """Run one operation; names are drawn from `seed`, so that a tracer can be told a file's name beforehand.
+
+    `steady`: on one processor and without DuckDB's threads, so that the same thread does the same each time.
+    """
+    if steady:
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        ctypes.CDLL(None).prctl(_MAY_TRACE, ctypes.c_ulong(-1), 0, 0, 0)
+        duckdb = import_module("duckdb")
+        duckdb.connect = partial(_alone, duckdb.connect)  # type: ignore[attr-defined]
     for name in ("storage.store", "storage.raw", "jobs.harvest", "jobs.desk", "jobs.maintain"):
         import_module(f"klake.{name}")
     small_tiers()
@@ -214,6 +232,10 @@ def _child(root: str, op: str, at: str, acks: str, seed: str) -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
     clock = ManualClock(datetime.fromisoformat(at))
     OPERATIONS[op](root, clock, lambda what: print(f"ACK {what}", file=sys.stderr, flush=True))
+
+
+def _alone(connect: Callable[..., Any], path: str, config: dict[str, Any] | None = None) -> Any:
+    return connect(path, config={**(config or {}), "threads": 1})
 
 
 def _serve() -> None:
@@ -226,9 +248,9 @@ def _serve() -> None:
             try:
                 _child(*json.loads(line))
                 code = 0
-            except BaseException:
-                sys.excepthook(*sys.exc_info())
             finally:
+                if code:
+                    traceback.print_exc()
                 sys.stderr.flush()
                 os._exit(code)
         os.waitpid(pid, os.WUNTRACED)
