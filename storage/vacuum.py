@@ -6,6 +6,7 @@ because its writer's claim is free. Live rows, of either era, are never touched.
 """
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from ..errors import LakeDamaged
 from ..schemas.clock import Clock
 from . import claims, datafiles
 from .disk import network_of
-from .layout import EXTRAS, MANIFESTS, SPOOL, Partition, born, listing, token_of
+from .layout import CATALOG, EXTRAS, MANIFESTS, SPOOL, Partition, born, listing, token_of
 from .manifest import Manifest
 from .publisher import Publisher, microseconds
 from .tables import TABLES
@@ -35,6 +36,7 @@ KEEPING: Final = f"{SPOOL}/keep.lock"
 """Held by vacuum and by restore: the one must not delete what the other is bringing back."""
 
 _MARK: Final = f"{SPOOL}/vacuumed"
+_DRAFT: Final = re.compile(rf"\.({re.escape(CATALOG)}-)?[0-9a-f]{{32}}(\.wal)?")
 _STAGED: Final = "#"  # delta-rs writes a log entry under `<name>#1` and links it to its name
 _US: Final = timedelta(microseconds=1)
 
@@ -140,9 +142,10 @@ def _files(root: str) -> Iterator[tuple[str, os.stat_result]]:
                     path = Path(where) / name
                     with suppress(FileNotFoundError):
                         yield path.relative_to(root).as_posix(), path.stat()
-    for path in (*Path(root).glob(".*-*"), *Path(root, SPOOL).glob(".*")):
-        with suppress(FileNotFoundError):
-            yield path.relative_to(root).as_posix(), path.stat()
+    for path in (*Path(root).glob(".*"), *Path(root, SPOOL).glob(".*")):
+        if _DRAFT.fullmatch(path.name):  # beside the tables others may keep files of their own
+            with suppress(FileNotFoundError):
+                yield path.relative_to(root).as_posix(), path.stat()
 
 
 def _named(root: str, publisher: Publisher) -> set[str]:
