@@ -6,6 +6,7 @@ holds the same operations for whoever runs them to their end.
 """
 
 import ctypes
+import gc
 import json
 import os
 import random
@@ -241,6 +242,7 @@ def _alone(connect: Callable[..., Any], path: str, config: dict[str, Any] | None
 def _serve() -> None:
     for name in HEAVY:
         import_module(name)
+    gc.freeze()
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:

@@ -182,6 +182,7 @@ class Case:
     old: Content = field(default_factory=dict)
     new: Content = field(default_factory=dict)
     files: int = 0
+    lasts_s: float = 0.0
 
     def fresh(self) -> None:
         """Put the lake back to what it was before the operation."""
@@ -350,7 +351,9 @@ def case(
     case = Case(root, op, folder / "pristine")
     if op != "create":
         case.old = seen(root)
+    began = time.monotonic()
     case.run(ManualClock(NOW))
+    case.lasts_s = 2 * (time.monotonic() - began)  # a child makes its threads first
     case.new, case.files = seen(root), len(Store.open(root, ManualClock(NOW)).snapshot().files)
     return case
 
@@ -515,12 +518,12 @@ def strace() -> str:
     return found
 
 
-def killed_at_each(case: Case, nursery: Nursery, tracer: Tracer, step: int = 1) -> Counter[str]:
-    """Kill the operation at every `step`th of its calls, and judge; return the calls of the whole run by name."""
+def killed_at_each(case: Case, nursery: Nursery, tracer: Tracer, some: int = 0) -> Counter[str]:
+    """Kill the operation at each of its calls, or at `some` of them, and judge; return its calls by name."""
     first = nursery.child(case, steady=True)
     calls = tracer.calls(first, case.root)
     assert first.ended()[0] == 0 and len(calls) == len(set(calls)) > 3
-    wrong = list[str]()
+    step, wrong = len(calls) // some if some else 1, list[str]()
     for call in calls[step // 2 :: step]:
         child = nursery.child(case, steady=True)
         hit = tracer.kill(child, call)
@@ -532,16 +535,13 @@ def killed_at_each(case: Case, nursery: Nursery, tracer: Tracer, step: int = 1) 
 
 
 def killed_at_random(case: Case, nursery: Nursery, kills: int) -> int:
-    """Kill the operation at random moments, once to three times in a row, and judge; return the kills before its end."""
-    dice, whole = random.Random(f"{PROFILE} {case.pristine.parent.name}"), nursery.child(case)
-    began = time.monotonic()
-    whole.go()
-    whole.ended()
-    lasts, early, wrong, left = time.monotonic() - began, 0, list[str](), kills
+    """Kill the operation at random moments, up to thrice in a row, and judge; return the kills before its end."""
+    dice, left = random.Random(f"{PROFILE} {case.pristine.parent.name}"), kills
+    early, wrong = 0, list[str]()
     while left:
         moments, acked = list[str](), list[str]()
         for nth in range(min(left, dice.choice((1, 1, 2, 3)))):
-            child, after = nursery.child(case, nth=nth), dice.uniform(0, lasts)
+            child, after = nursery.child(case, nth=nth), dice.uniform(0, case.lasts_s)
             child.go()
             time.sleep(after)
             with suppress(ProcessLookupError):
@@ -558,7 +558,7 @@ def killed_at_random(case: Case, nursery: Nursery, kills: int) -> int:
 def test_killed_at_some_of_its_file_operations(
     case: Case, nursery: Nursery, strace: str, tmp_path: Path
 ) -> None:
-    killed_at_each(case, nursery, Tracer(strace, tmp_path), step=40)
+    killed_at_each(case, nursery, Tracer(strace, tmp_path), some=2)
 
 
 def test_killed_at_random_moments(case: Case, nursery: Nursery) -> None:
