@@ -33,6 +33,7 @@ from klake.schemas.span import Span
 
 Ack = Callable[[str], None]
 NOW = datetime(2026, 11, 20, 8, tzinfo=UTC)
+FETCHED = NOW - timedelta(days=10)
 DAYS = Span(date(2026, 11, 9), date(2026, 11, 21))
 SERIES = Series("qos", "600519.SH", Freq.D1)
 OTHER = Series("qos", "000001.SZ", Freq.D1)
@@ -56,7 +57,7 @@ def bars(
     *,
     close: float = 10.0,
     vendor: str = "qos",
-    at: datetime = NOW,
+    at: datetime = FETCHED,
 ) -> pa.Table:
     """Daily bars of each symbol on `days` days."""
     n, sessions = days * len(symbols), [first + timedelta(days=k) for k in range(days)]
@@ -69,7 +70,7 @@ def bars(
     }, schema=INCOMING)  # fmt: skip
 
 
-def minutes(symbol: str, day: date, count: int, *, close: float = 10.0, at: datetime = NOW) -> pa.Table:
+def minutes(symbol: str, day: date, count: int, *, close: float = 10.0, at: datetime = FETCHED) -> pa.Table:
     """The first `count` bars of one minute of a day."""
     begin = datetime(day.year, day.month, day.day, 1, 30, tzinfo=UTC)
     columns: dict[str, Any] = bars([symbol], day, 1, close=close, at=at).to_pydict()
@@ -99,11 +100,11 @@ def page(number: int, body: bytes, vendor: str = "qos") -> Page:
 
 _MAY_TRACE = 0x59616D61  # PR_SET_PTRACER: where only a parent may trace, our parent's sibling may, too
 BATCH = pa.concat_tables([
-    bars(["600519.SH"], date(2025, 3, 3), 2, close=20.0, at=NOW + timedelta(hours=1)),  # revises a closed year
-    bars(["600519.SH"], date(2026, 11, 10), 3, close=20.0, at=NOW + timedelta(hours=1)),  # and the hot month
+    bars(["600519.SH"], date(2025, 3, 3), 2, close=20.0, at=NOW),  # revises a closed year
+    bars(["600519.SH"], date(2026, 11, 10), 3, close=20.0, at=NOW),  # and the hot month
     bars(["000001.SZ", "300750.SZ"], date(2026, 11, 18), 3),  # new bars, of a new symbol too
     bars(["600519.SH"], date(2026, 11, 2), 5, vendor="other", close=30.0),  # which stands back behind qos
-    minutes("600519.SH", date(2026, 11, 20), 20, close=21.0, at=NOW + timedelta(hours=1)),
+    minutes("600519.SH", date(2026, 11, 20), 20, close=21.0, at=NOW),
 ])  # fmt: skip
 PAGES = [page(1, b"9 10 11"), page(2, b"12 13"), page(3, b"16 17 18 19")]
 RAW = [[page(1, b"one"), page(2, b"two")], [page(3, b"one"), page(4, b"four", "other")], [page(5, b"five")]]

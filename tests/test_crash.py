@@ -25,14 +25,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 import crash_child
 import duckdb
+import pyarrow as pa
 import pytest
-from crash_child import NEWCOMER, NOW, OPERATIONS, OTHER, RAW, SERIES, asked, bars, minutes
+from crash_child import FETCHED, NEWCOMER, NOW, OPERATIONS, OTHER, RAW, SERIES, asked, bars, minutes
 
 from klake.errors import KlakeError
 from klake.schemas.clock import ManualClock
@@ -92,50 +93,66 @@ def ours(root: str, clock: ManualClock) -> Content:
 # --- lakes as they are before the operation ---
 
 
+def put(root: str, since: datetime, *tables: pa.Table) -> Store:
+    """Store one table a minute; each changes something."""
+    clock = ManualClock(since)
+    store = Store.open(root, clock, create=True)
+    for table in tables:
+        clock.wait(60)
+        assert store.upsert(table).commits == 1
+    return store
+
+
 def lake(root: str) -> None:
     """A closed year, an open one in two tiers, minutes, superseded rows; eight small files of requests."""
-    clock = ManualClock(NOW - timedelta(days=10))
-    store = Store.open(root, clock, create=True)
     two = ["600519.SH", "000001.SZ"]
-    store.upsert(bars(two, date(2025, 3, 1), 10))
-    store.upsert(bars(two, date(2026, 10, 1), 45))
-    clock.wait(2 * DAY_S)
-    store.upsert(minutes("600519.SH", date(2026, 11, 19), 30))
-    store.upsert(bars(["600519.SH"], date(2026, 11, 9), 2, close=11.0, at=NOW - timedelta(hours=1)))
+    put(root, FETCHED, bars(two, date(2025, 3, 1), 10), bars(two, date(2026, 10, 1), 45))
+    store = put(
+        root, FETCHED + timedelta(days=1), minutes("600519.SH", date(2026, 11, 19), 30),
+        bars(["600519.SH"], date(2026, 11, 9), 2, close=11.0, at=FETCHED + timedelta(days=1)),
+    )  # fmt: skip
     for n in range(8):
-        clock.wait(60)
+        store.clock.wait(60)
         store.append("requests", asked(f"p-{n}"))
 
 
 def untidy(root: str) -> None:
     """Files that compaction folds: new symbols beside large files, in both eras."""
     lake(root)
-    clock = ManualClock(NOW - timedelta(days=7))
-    store = Store.open(root, clock)
+    made, since = list[pa.Table](), FETCHED + timedelta(days=2)
     for n in range(3):
-        clock.wait(60)
-        store.upsert(bars([f"00000{n}.BJ"], date(2026, 10, 1), 18))
-        store.upsert(minutes(f"00000{n}.BJ", date(2026, 11, 19), 18))
-    clock.wait(60)
-    store.upsert(bars(["600519.SH"], date(2026, 10, 1), 30, close=12.0, at=clock.now()))
-    store.upsert(bars(["000001.SZ"], date(2026, 10, 1), 20, close=12.0, at=clock.now()))
+        made += [
+            bars([f"00000{n}.BJ"], date(2026, 10, 1), 18),
+            minutes(f"00000{n}.BJ", date(2026, 11, 19), 18),
+        ]
+    made += [bars([name], date(2026, 10, 1), 30, close=12.0, at=since) for name in ("600519.SH", "000001.SZ")]
+    put(root, since, *made)
 
 
 def dirty(root: str) -> None:
     """Dead files that are due, and what crashes leave: a file and a draft under a claim that nobody holds."""
     lake(root)
-    clock = ManualClock(NOW - timedelta(days=8, hours=1))
-    store = Store.open(root, clock)
-    for n in range(2):
-        clock.wait(60)
-        store.upsert(bars(["600519.SH"], date(2025, 3, 1), 3, close=13.0 + n, at=clock.now()))
+    since = FETCHED + timedelta(days=2)
+    store = put(
+        root, since, *(bars(["600519.SH"], date(2025, 3, 1), 3, close=13.0 + n, at=since) for n in range(2))
+    )
     live = Path(root) / store.snapshot().of("bars")[0].path
-    name = file_name(microseconds(clock.now()), "0123456789ab")
+    name = file_name(microseconds(since), "0123456789ab")
     shutil.copy(live, live.with_name(name))
     live.with_name(f".{name}.00.writing").write_bytes(b"torn")
     (Path(root) / SPOOL / "claims" / name[:29]).touch()
     (Path(root) / "_manifest" / ".foreign").write_bytes(b"x")
     os.utime(Path(root) / "_manifest" / ".foreign", (0, 0))
+
+
+def long_ago(root: str) -> None:
+    """A log whose next commit writes a checkpoint and forgets entries that are older than a month."""
+    lake(root)
+    since, day = FETCHED + timedelta(days=2), date(2026, 11, 10)
+    left = 98 - Store.open(root, ManualClock(since)).version_of("bars")
+    put(root, since, *(bars(["600519.SH"], day, 1, close=14.0 + n, at=since) for n in range(left)))
+    for path in (Path(root) / "bars" / "_delta_log").glob("*0.json"):
+        os.utime(path, (path.stat().st_mtime - 40 * DAY_S,) * 2)
 
 
 def spooled(root: str) -> None:
@@ -155,18 +172,6 @@ def booked(root: str) -> None:
 
 def nothing(root: str) -> None:
     Path(root).mkdir()
-
-
-def long_ago(root: str) -> None:
-    """A log whose next commit writes a checkpoint and forgets entries that are older than a month."""
-    lake(root)
-    clock = ManualClock(NOW - timedelta(days=7))
-    store = Store.open(root, clock)
-    while store.version_of("bars") < 98:
-        clock.wait(60)
-        store.upsert(bars(["600519.SH"], date(2026, 11, 10), 1, close=14.0, at=clock.now()))
-    for path in (Path(root) / "bars" / "_delta_log").iterdir():
-        os.utime(path, (path.stat().st_mtime - 40 * DAY_S,) * 2)
 
 
 # --- what must hold after a kill ---
