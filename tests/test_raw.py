@@ -280,3 +280,14 @@ def test_the_day_of_a_segment_is_that_of_its_last_page(zone: RawZone, root: str)
     zone.seal()
 
     assert sealed(root)[0].parent.name == date(2026, 11, 21).isoformat()
+
+
+def test_the_lock_of_a_segment_that_was_never_begun_goes(zone: RawZone, root: str) -> None:
+    zone.append([page(1)])
+    left, other = (Path(root) / "_spool" / f"{name}.lock" for name in ("qos." + "0" * 32, "commit"))
+    left.touch()
+    other.touch()
+
+    zone.seal()
+
+    assert not left.exists() and other.exists()
