@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 
 from .layout import CLAIMS, token_of
 
-__all__ = ["claim", "held", "is_free", "release_dead"]
+__all__ = ["claim", "drop", "held", "is_free", "release_dead"]
 
 
 @contextmanager
@@ -28,7 +28,7 @@ def claim(root: str, at_us: int) -> Generator[str]:
     try:
         yield token
     finally:
-        _drop(path, lock)
+        drop(path, lock)
 
 
 def held(root: str) -> frozenset[str]:
@@ -44,7 +44,7 @@ def release_dead(root: str, before_us: int) -> int:
         lock = FileLock(str(path))
         with suppress(Timeout):
             lock.acquire(timeout=0)
-            _drop(path, lock)
+            drop(path, lock)
             removed += 1
     return removed
 
@@ -67,7 +67,8 @@ def is_free(path: Path) -> bool:
     return True
 
 
-def _drop(path: Path, lock: FileLock) -> None:
+def drop(path: Path, lock: FileLock) -> None:
+    """Let go of a lock that is held, and remove its file."""
     if os.name != "nt":
         path.unlink(missing_ok=True)  # while it is held: nobody can take the name in between
     lock.release()

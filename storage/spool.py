@@ -14,6 +14,7 @@ from uuid import uuid4
 import msgspec
 from filelock import FileLock, Timeout
 
+from .claims import drop
 from .layout import RAW, SPOOL
 from .objects import sync_directory
 from .records import Head
@@ -117,13 +118,15 @@ class Spool:
         self._tidy()
 
     def _tidy(self) -> None:
-        """Remove the locks that dead processes left of segments they had sealed."""
-        own = {segment.stem for segment in self._sealed}
-        for path in self._folder.glob(f"*{_LOCK}"):
-            vendor = path.name.split(".")[0]
-            sealed = self._raw.glob(f"{vendor}/*/{path.stem}{SEALED}")
-            if path.stem not in own and any(sealed) and not _held(path):
-                path.unlink(missing_ok=True)
+        """Remove the locks that dead processes left: of segments they had sealed, or had not begun."""
+        own = {segment.stem for segment in (*self._mine.values(), *self._sealed)}
+        for path in self._folder.glob(f"*.*{_LOCK}"):
+            lock = FileLock(str(path), timeout=0)
+            if path.stem in own or path.with_suffix(OPEN).exists():
+                continue
+            with suppress(Timeout):
+                lock.acquire()
+                drop(path, lock)
 
     def _move(self, path: Path, vendor: str) -> None:
         arrived, end = None, 0

@@ -6,7 +6,9 @@ because its writer's claim is free. Live rows, of either era, are never touched.
 """
 
 import os
+import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -20,7 +22,7 @@ from ..errors import LakeDamaged
 from ..schemas.clock import Clock
 from . import claims, datafiles
 from .disk import network_of
-from .layout import EXTRAS, MANIFESTS, SEED, SPOOL, Partition, born, listing, token_of
+from .layout import CATALOG, EXTRAS, MANIFESTS, SEED, SPOOL, Partition, born, listing, token_of
 from .manifest import Manifest
 from .publisher import Publisher, microseconds
 from .tables import TABLES
@@ -34,6 +36,8 @@ KEEPING: Final = f"{SPOOL}/keep.lock"
 """Held by vacuum and by restore: the one must not delete what the other is bringing back."""
 
 _MARK: Final = f"{SPOOL}/vacuumed"
+_DRAFT: Final = re.compile(rf"\.({re.escape(CATALOG)}-)?[0-9a-f]{{32}}(\.wal)?")
+_STAGED: Final = "#"  # delta-rs writes a log entry under `<name>#1` and links it to its name
 _US: Final = timedelta(microseconds=1)
 
 
@@ -102,7 +106,7 @@ class _Judge:
         made = born(name)
         if folder not in TABLES or made is None:
             # Made by others, or in no commit: only the disk's own clock tells its age.
-            keep = HOT if name.startswith(".") or folder not in TABLES else KEPT
+            keep = HOT if name.startswith(".") or _STAGED in name or folder not in TABLES else KEPT
             return self.disk_now - stat.st_mtime > keep.total_seconds()
         if path in self.graves:
             return self._rested(path, self.graves[path])
@@ -130,17 +134,18 @@ class _Judge:
 def _files(root: str) -> Iterator[tuple[str, os.stat_result]]:
     """Yield every file that vacuum may judge, relative to the lake."""
     for folder in (*TABLES, *EXTRAS, MANIFESTS):
-        for where, below, names in os.walk(Path(root) / folder):
-            below[:] = [name for name in below if name != "_delta_log"]
+        for where, _, names in os.walk(Path(root) / folder):
+            log = where.endswith("_delta_log")
             for name in names:
-                if name != SEED and ((name.endswith(".parquet") and name[0] != "_") or name[0] == "."):
+                data = name.endswith(".parquet") and name[0] != "_" and not log
+                if name != SEED and (data or name[0] == "." or _STAGED in name):
                     path = Path(where) / name
-                    try:
+                    with suppress(FileNotFoundError):
                         yield path.relative_to(root).as_posix(), path.stat()
-                    except FileNotFoundError:
-                        continue
-    for path in Path(root).glob(".*-*"):
-        yield path.name, path.stat()
+    for path in (*Path(root).glob(".*"), *Path(root, SPOOL).glob(".*")):
+        if _DRAFT.fullmatch(path.name):  # beside the tables others may keep files of their own
+            with suppress(FileNotFoundError):
+                yield path.relative_to(root).as_posix(), path.stat()
 
 
 def _named(root: str, publisher: Publisher) -> set[str]:

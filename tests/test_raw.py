@@ -407,3 +407,14 @@ def test_a_segment_that_the_system_cannot_read_is_told_and_the_others_are_read(
     assert bodies(reader).keys() == {"p2"}
     (problem,) = reader.problems()
     assert first.name in str(problem) and "directory" in str(problem).lower()
+
+
+def test_the_lock_of_a_segment_that_was_never_begun_goes(zone: RawZone, root: str) -> None:
+    zone.append([page(1)])
+    left, other = (Path(root) / "_spool" / f"{name}.lock" for name in ("qos." + "0" * 32, "commit"))
+    left.touch()
+    other.touch()
+
+    zone.seal()
+
+    assert not left.exists() and other.exists()

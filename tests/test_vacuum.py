@@ -152,6 +152,24 @@ def test_foreign_files_and_old_drafts_go_by_the_disks_clock(store: Store) -> Non
     assert set(done.paths) == {"_manifest/.old", "bars/part-0001.parquet"} and fresh.exists()
 
 
+def test_what_a_crash_left_beside_the_tables_goes_and_files_of_others_stay(store: Store) -> None:
+    root, name = Path(store.path), "0123456789abcdef" * 2
+    log = root / "bars" / "_delta_log" / "00000000000000000000.json"
+    left = {f"bars/_delta_log/{log.name}#1", f".{name}", f".lake.duckdb-{name}.wal", f"_spool/.{name}"}
+    mine = root / ".my-notes"
+    for path in (mine, *(root / path for path in left)):
+        path.write_bytes(b"x")
+    then = mine.stat().st_mtime - 2 * HOUR
+
+    young = store.vacuum()
+    for path in (log, mine, *(root / path for path in left)):
+        os.utime(path, (then, then))
+    old = store.vacuum()
+
+    assert young.paths == () and set(old.paths) == left
+    assert log.exists() and mine.exists()
+
+
 def test_rows_of_the_past_stay_whatever_time_passes(store: Store, clock: ManualClock) -> None:
     for n in range(4):
         clock.wait(60)
