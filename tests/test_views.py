@@ -385,8 +385,17 @@ def opened(engine: Path | None, lake: str, tmp_path: Path, query: str) -> set[st
 
 @pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed")
 @pytest.mark.parametrize(
-    "view", ["bars", "bars_1d", "bars_final", "bars_best", "bars_as_of(now())", "revisions",
-             "bars WHERE vendor = 'qos'", "bars WHERE freq = '1d' AND period = '2016'"],
+    "view",
+    [
+        "bars",
+        "bars_1d",
+        "bars_final",
+        "bars_best",
+        "bars_as_of(now())",
+        "revisions",
+        "bars WHERE vendor = 'qos'",
+        "bars WHERE freq = '1d' AND period = '2016'",
+    ],
 )
 def test_no_view_opens_a_file_that_may_be_deleted(
     store: Store, engine: Path | None, tmp_path: Path, view: str
