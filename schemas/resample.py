@@ -13,16 +13,16 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..errors import BadRequest
-from .bar import SCHEMA, Flag, State
+from .bar import SCHEMA, TIME, Flag, State
 from .compute import pc
 from .freq import Freq
 from .session import Anchor, calendar, nominal_ts_array
 from .venue import venue as venue_named
 
-__all__ = ["resample"]
+__all__ = ["EXTENDED", "joined", "part", "resample"]
 
 _IDENTITY: Final = ("era", "vendor", "symbol")
-_EXTENDED: Final = int(Flag.PRE_MARKET | Flag.POST_MARKET | Flag.OVERNIGHT)
+EXTENDED: Final = int(Flag.PRE_MARKET | Flag.POST_MARKET | Flag.OVERNIGHT)
 _STATES: Final = (State.OPEN, State.CLOSED, State.FINAL)
 _MONDAY: Final = 4  # 1970-01-05, in days since 1970
 _NEEDED: Final = ("symbol", "ts", "session", "open", "high", "low", "close", "volume")
@@ -67,7 +67,7 @@ def resample(bars: pa.Table, freq: Freq, anchor: Anchor = "session", source: Fre
         return bars
     _check(_source(bars, source), freq)
     if not freq.intraday and "flags" in bars.column_names:
-        extended = pc.not_equal(pc.bit_wise_and(bars["flags"], pa.scalar(_EXTENDED, pa.int32())), 0)
+        extended = pc.not_equal(pc.bit_wise_and(bars["flags"], pa.scalar(EXTENDED, pa.int32())), 0)
         if pc.any(extended).as_py():
             bars = bars.filter(pc.invert(extended))
     plain = _plain(bars.schema)
@@ -76,6 +76,37 @@ def resample(bars: pa.Table, freq: Freq, anchor: Anchor = "session", source: Fre
     made = _Groups.of(bars, freq, anchor)
     columns = [made.column(field.name).cast(field.type) for field in plain]
     return pa.Table.from_arrays(columns, schema=plain)
+
+
+def part(bars: pa.Table, freq: Freq, source: Freq) -> pa.Table:
+    """Return what some bars of `source` add up to, to be joined with what others do (`joined`).
+
+    n bars ≥ 1 as `resample` takes them. The same columns and `last`; ts is that of the first bar
+    of each part, last that of the last one (us).
+    """
+    _check(source, freq)
+    made = _Groups.of(bars, freq, "session")
+    ts = _numbers(made.bars["ts"])
+    columns = [
+        pa.array(ts[made.first], TIME) if field.name == "ts" else made.column(field.name).cast(field.type)
+        for field in _plain(bars.schema)
+    ]
+    return pa.table([*columns, pa.array(ts[made.last])], names=[*bars.column_names, "last"])
+
+
+def joined(parts: pa.Table, freq: Freq) -> pa.Table | None:
+    """Return the bars that parts made by `part` add up to, as `resample` would have from their bars at once.
+
+    None where the bars of two parts interleave in time: which open and which close is not known.
+    """
+    made = _Groups.of(parts, freq, "session")
+    ts, last = _numbers(made.bars["ts"]), _numbers(made.bars["last"])
+    inner = np.ones(len(ts), np.bool_)
+    inner[made.first] = False
+    if (inner[1:] & (ts[1:] <= last[:-1])).any():
+        return None
+    kept = parts.schema.remove(parts.schema.get_field_index("last"))
+    return pa.Table.from_arrays([made.column(f.name).cast(f.type) for f in kept], schema=kept)
 
 
 def _source(bars: pa.Table, given: Freq | None) -> Freq:
@@ -280,8 +311,8 @@ def _starts(freq: Freq, anchor: Anchor, at: Numbers, owner: Numbers, symbols: li
 def _by_venue(owner: Numbers, symbols: list[str]) -> "list[tuple[str, slice | npt.NDArray[np.bool_]]]":
     """Return each venue of the symbols with its rows."""
     venues = [symbol.rpartition(".")[2] for symbol in symbols]
-    if len(set(venues)) == 1:
-        return [(venues[0], slice(None))]
     names = sorted(set(venues))
+    if len(names) == 1:
+        return [(names[0], slice(None))]
     places = np.array([names.index(venue) for venue in venues])[owner]
     return [(name, places == n) for n, name in enumerate(names)]
