@@ -5,6 +5,7 @@ amount summed, null if any part has none (a partial sum would look like a true o
 least state of the parts; all flags and `Flag.DERIVED`; the newest fetched_at and known_at.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -86,12 +87,13 @@ def part(bars: pa.Table, freq: Freq, source: Freq) -> pa.Table:
     """
     _check(source, freq)
     made = _Groups.of(bars, freq, "session")
-    ts = _numbers(made.bars["ts"])
+    ts, plain = _numbers(made.bars["ts"]), _plain(bars.schema)
     columns = [
         pa.array(ts[made.first], TIME) if field.name == "ts" else made.column(field.name).cast(field.type)
-        for field in _plain(bars.schema)
+        for field in plain
     ]
-    return pa.table([*columns, pa.array(ts[made.last])], names=[*bars.column_names, "last"])
+    last = pa.array(ts[made.last], pa.int64())
+    return pa.Table.from_arrays([*columns, last], schema=plain.append(pa.field("last", pa.int64())))
 
 
 def joined(parts: pa.Table, freq: Freq) -> pa.Table | None:
@@ -189,7 +191,7 @@ class _Groups:
 
     def column(self, name: str) -> pa.Array:
         """Return one column of the bars made."""
-        made = {
+        rules: dict[str, Callable[[], pa.Array]] = {
             "symbol": lambda: pa.array(self.symbols).take(pa.array(self.owner)),
             "session": lambda: pa.array(self.session.astype(np.int32)).cast(pa.date32()),
             "ts": lambda: pa.array(self.ts),
@@ -206,9 +208,9 @@ class _Groups:
             ),
             "fetched_at": lambda: pa.array(self._latest("fetched_at")),
             "known_at": lambda: pa.array(self._latest("known_at")),
-        }.get(name)
-        if made is not None:
-            return made()
+        }
+        if name in rules:
+            return rules[name]()
         return pc.take(self.bars[name].combine_chunks(), pa.array(self.last))
 
     def _latest(self, name: str) -> Numbers:
@@ -284,7 +286,7 @@ def _order(keys: list[Numbers], session: Numbers, ts: Numbers) -> Numbers | None
 def _truncated(session: Numbers, freq: Freq) -> Numbers:
     """Return the first day of the week, month, quarter or year of each session, for these freqs."""
     if freq is Freq.W1:
-        return session - (session - _MONDAY) % 7
+        return cast("Numbers", session - (session - _MONDAY) % 7)
     months = {Freq.MO1: 1, Freq.Q1: 3, Freq.Y1: 12}.get(freq)
     if months is None:
         return session

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from benchmarks.data import NOW, daily, minutes, sessions
 
+from benchmarks.data import NOW, daily, minutes, sessions
 from klake.errors import BadRequest
 from klake.schemas.bar import SCHEMA, Flag
 from klake.schemas.clock import ManualClock
-from klake.schemas.freq import Freq
 from klake.schemas.compute import pc
+from klake.schemas.freq import Freq
 from klake.schemas.resample import joined, part, resample
 from klake.storage.store import Store
 
