@@ -5,6 +5,7 @@ amount summed, null if any part has none (a partial sum would look like a true o
 least state of the parts; all flags and `Flag.DERIVED`; the newest fetched_at and known_at.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -13,16 +14,16 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from ..errors import BadRequest
-from .bar import SCHEMA, Flag, State
+from .bar import SCHEMA, TIME, Flag, State
 from .compute import pc
 from .freq import Freq
 from .session import Anchor, calendar, nominal_ts_array
 from .venue import venue as venue_named
 
-__all__ = ["resample"]
+__all__ = ["EXTENDED", "joined", "part", "resample"]
 
 _IDENTITY: Final = ("era", "vendor", "symbol")
-_EXTENDED: Final = int(Flag.PRE_MARKET | Flag.POST_MARKET | Flag.OVERNIGHT)
+EXTENDED: Final = int(Flag.PRE_MARKET | Flag.POST_MARKET | Flag.OVERNIGHT)
 _STATES: Final = (State.OPEN, State.CLOSED, State.FINAL)
 _MONDAY: Final = 4  # 1970-01-05, in days since 1970
 _NEEDED: Final = ("symbol", "ts", "session", "open", "high", "low", "close", "volume")
@@ -67,7 +68,7 @@ def resample(bars: pa.Table, freq: Freq, anchor: Anchor = "session", source: Fre
         return bars
     _check(_source(bars, source), freq)
     if not freq.intraday and "flags" in bars.column_names:
-        extended = pc.not_equal(pc.bit_wise_and(bars["flags"], pa.scalar(_EXTENDED, pa.int32())), 0)
+        extended = pc.not_equal(pc.bit_wise_and(bars["flags"], pa.scalar(EXTENDED, pa.int32())), 0)
         if pc.any(extended).as_py():
             bars = bars.filter(pc.invert(extended))
     plain = _plain(bars.schema)
@@ -76,6 +77,38 @@ def resample(bars: pa.Table, freq: Freq, anchor: Anchor = "session", source: Fre
     made = _Groups.of(bars, freq, anchor)
     columns = [made.column(field.name).cast(field.type) for field in plain]
     return pa.Table.from_arrays(columns, schema=plain)
+
+
+def part(bars: pa.Table, freq: Freq, source: Freq) -> pa.Table:
+    """Return what some bars of `source` add up to, to be joined with what others do (`joined`).
+
+    n bars ≥ 1 as `resample` takes them. The same columns and `last`; ts is that of the first bar
+    of each part, last that of the last one (us).
+    """
+    _check(source, freq)
+    made = _Groups.of(bars, freq, "session")
+    ts, plain = _numbers(made.bars["ts"]), _plain(bars.schema)
+    columns = [
+        pa.array(ts[made.first], TIME) if field.name == "ts" else made.column(field.name).cast(field.type)
+        for field in plain
+    ]
+    last = pa.array(ts[made.last], pa.int64())
+    return pa.Table.from_arrays([*columns, last], schema=plain.append(pa.field("last", pa.int64())))
+
+
+def joined(parts: pa.Table, freq: Freq) -> pa.Table | None:
+    """Return the bars that parts made by `part` add up to, as `resample` would have from their bars at once.
+
+    None where the bars of two parts interleave in time: which open and which close is not known.
+    """
+    made = _Groups.of(parts, freq, "session")
+    ts, last = _numbers(made.bars["ts"]), _numbers(made.bars["last"])
+    inner = np.ones(len(ts), np.bool_)
+    inner[made.first] = False
+    if (inner[1:] & (ts[1:] <= last[:-1])).any():
+        return None
+    kept = parts.schema.remove(parts.schema.get_field_index("last"))
+    return pa.Table.from_arrays([made.column(f.name).cast(f.type) for f in kept], schema=kept)
 
 
 def _source(bars: pa.Table, given: Freq | None) -> Freq:
@@ -158,7 +191,7 @@ class _Groups:
 
     def column(self, name: str) -> pa.Array:
         """Return one column of the bars made."""
-        made = {
+        rules: dict[str, Callable[[], pa.Array]] = {
             "symbol": lambda: pa.array(self.symbols).take(pa.array(self.owner)),
             "session": lambda: pa.array(self.session.astype(np.int32)).cast(pa.date32()),
             "ts": lambda: pa.array(self.ts),
@@ -175,9 +208,9 @@ class _Groups:
             ),
             "fetched_at": lambda: pa.array(self._latest("fetched_at")),
             "known_at": lambda: pa.array(self._latest("known_at")),
-        }.get(name)
-        if made is not None:
-            return made()
+        }
+        if name in rules:
+            return rules[name]()
         return pc.take(self.bars[name].combine_chunks(), pa.array(self.last))
 
     def _latest(self, name: str) -> Numbers:
@@ -253,7 +286,7 @@ def _order(keys: list[Numbers], session: Numbers, ts: Numbers) -> Numbers | None
 def _truncated(session: Numbers, freq: Freq) -> Numbers:
     """Return the first day of the week, month, quarter or year of each session, for these freqs."""
     if freq is Freq.W1:
-        return session - (session - _MONDAY) % 7
+        return cast("Numbers", session - (session - _MONDAY) % 7)
     months = {Freq.MO1: 1, Freq.Q1: 3, Freq.Y1: 12}.get(freq)
     if months is None:
         return session
@@ -280,8 +313,8 @@ def _starts(freq: Freq, anchor: Anchor, at: Numbers, owner: Numbers, symbols: li
 def _by_venue(owner: Numbers, symbols: list[str]) -> "list[tuple[str, slice | npt.NDArray[np.bool_]]]":
     """Return each venue of the symbols with its rows."""
     venues = [symbol.rpartition(".")[2] for symbol in symbols]
-    if len(set(venues)) == 1:
-        return [(venues[0], slice(None))]
     names = sorted(set(venues))
+    if len(names) == 1:
+        return [(names[0], slice(None))]
     places = np.array([names.index(venue) for venue in venues])[owner]
     return [(name, places == n) for n, name in enumerate(names)]

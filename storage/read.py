@@ -22,7 +22,7 @@ from .manifest import LiveFile, Manifest
 from .rowgroups import shared
 from .views import Snapshot, best
 
-__all__ = ["Wanted", "Way", "bars", "connection", "explain", "files"]
+__all__ = ["Wanted", "Way", "alone", "bars", "connection", "explain", "files", "held"]
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -114,7 +114,7 @@ class Wanted:
 
 def files(manifest: Manifest, wanted: Wanted) -> list[LiveFile]:
     """Return the live files that can hold wanted bars, by exact symbols and key ranges; may be none."""
-    return [held.file for held in _held(index_of(manifest), wanted)]
+    return [one.file for one in held(index_of(manifest), wanted)]
 
 
 def bars(
@@ -154,7 +154,7 @@ def bars(
     """
     chosen = _checked(columns)
     index = index_of(manifest)
-    live = _held(index, wanted)
+    live = held(index, wanted)
     if not live:
         return pa.schema([SCHEMA.field(name) for name in chosen]).empty_table()
     found = _pieces(root, manifest, index, wanted)
@@ -175,7 +175,7 @@ def explain(root: str, manifest: Manifest, wanted: Wanted, columns: Sequence[str
     """Return how `bars` would answer now, without reading any bar."""
     chosen = _checked(columns)
     index = index_of(manifest)
-    live = _held(index, wanted)
+    live = held(index, wanted)
     if not live:
         return Way("nothing")
     groups = shared()
@@ -205,7 +205,8 @@ def _checked(columns: Sequence[str] | None) -> list[str]:
     return chosen
 
 
-def _held(index: Index, wanted: Wanted) -> list[Held]:
+def held(index: Index, wanted: Wanted) -> list[Held]:
+    """Return the files that can hold wanted bars."""
     live = [held for held in index.files(wanted.freq, wanted.vendor) if held.overlaps(*wanted.bounds)]
     if wanted.symbols is None:
         return live
@@ -229,7 +230,7 @@ def _slab(root: str, manifest: Manifest, live: Sequence[Held], wanted: Wanted) -
     """Return the row groups of a panel that is small enough to be cut out of them; none: it is not."""
     if wanted.symbols is not None or wanted.start is None or wanted.end is None:
         return []
-    if not _alone(manifest, live, wanted):
+    if not alone(manifest, live, wanted):
         return []
     rows = sum(_share(held.file, wanted.start, wanted.end) for held in live)
     footers = [(held, shared().footer(f"{root}/{held.file.path}")) for held in live[:_PANEL_GROUPS]]
@@ -263,7 +264,7 @@ def _share(file: LiveFile, start: int, end: int) -> float:
     return file.rows * max(0, min(end, high + 1) - max(start, low)) / (high + 1 - low)
 
 
-def _alone(manifest: Manifest, live: Sequence[Held], wanted: Wanted) -> bool:
+def alone(manifest: Manifest, live: Sequence[Held], wanted: Wanted) -> bool:
     """Say whether no other vendor's bars need to be told apart."""
     return wanted.vendor is not None or (
         len({held.where.vendor for held in live}) == 1
@@ -289,7 +290,7 @@ def _scanned(
 ) -> pa.Table:
     """Return the wanted bars by one query over the files `live`."""
     source = Snapshot(root, {**manifest.names, "bars": tuple(held.file.path for held in live)})
-    query = source.alone("bars") if _alone(manifest, live, wanted) else best(source)
+    query = source.alone("bars") if alone(manifest, live, wanted) else best(source)
     picked = ", ".join(f'"{name}"' for name in columns)
     try:
         found = con.sql(f"SELECT {picked} FROM ({query}) WHERE {wanted.condition()} ORDER BY symbol, ts")

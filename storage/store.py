@@ -24,11 +24,12 @@ from ..errors import (
     LakeTooOld,
     LakeUnwritable,
 )
-from ..schemas.bar import State
+from ..schemas.bar import SCHEMA, State
 from ..schemas.clock import Clock
 from ..schemas.freq import Freq
 from ..schemas.report import WriteReport
 from . import read, views
+from .coarse import resampled
 from .compact import Compacted, Compactor
 from .disk import network_of
 from .history import Version, history
@@ -307,6 +308,27 @@ class Store:
             cursor, manifest = self._reader.cursor(), self._publisher.newest()
         with cursor:
             return read.bars(cursor, self.path, manifest, wanted, columns)
+
+    def resampled(
+        self,
+        freq: Freq,
+        source: Freq,
+        *,
+        start: datetime | date | None = None,
+        end: datetime | date | None = None,
+        vendor: str | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> pa.Table:
+        """Return the bars of `freq` that all current bars of `source` add up to, n rows × `columns` (all when None).
+
+        Bounds and vendor as in `bars`; BadRequest where `source` does not add up to `freq`.
+        """
+        wanted = read.Wanted(source, None, start, end, vendor)
+        with self._guard:
+            self._reader = self._reader or read.connection()
+            cursor, manifest = self._reader.cursor(), self._publisher.newest()
+        with cursor:
+            return resampled(cursor, self.path, manifest, wanted, freq, columns or SCHEMA.names)
 
 
 def _absent(path: str, holds: Holds) -> LakeError:

@@ -30,7 +30,7 @@ def test_the_bars_are_as_the_lake_wants_them(tmp_path: Path) -> None:
 def test_every_read_is_measured_beside_its_bound() -> None:
     rows = list(reading(TINY))
 
-    assert len(rows) == 12
+    assert len(rows) == 13
     assert all(row.ours > 0 and row.theirs > 0 for row in rows)
     assert rows[0].peers.keys() == {"polars", "flat arrays"}
 
