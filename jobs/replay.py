@@ -13,16 +13,18 @@ from typing import Final
 from ..errors import BadPage
 from ..ingest.fetch import Chain
 from ..ingest.vendor import Vendor
-from ..schemas.coverage import Series
+from ..schemas.compute import pc
+from ..schemas.coverage import Series, Standing
 from ..schemas.page import Page
 from ..schemas.session import calendar
 from ..schemas.span import Span
 from ..schemas.symbol import Symbol
+from ..storage.coverage import Ledger
 from .chains import unread
 from .desk import Books
 from .harvest import Harvest
 
-__all__ = ["Replay", "replay", "settle"]
+__all__ = ["Replay", "look_back", "replay", "settle", "stored_pages"]
 
 _BEGINNING: Final = date(1970, 1, 1)
 _SETTLED: Final = "settled"
@@ -42,7 +44,8 @@ def replay(
 ) -> Replay:
     """Bring the unstored pages of `vendor` into the lake and return how many there were.
 
-    A page counts as stored when the table `requests` names it. Pages go in the order of
+    A page counts as stored when the table `requests` names it, and nothing that it proved was
+    lost since. Pages go in the order of
     receipt through chains of their own, so that sessions cut by a page's edge are put
     together again; what stays cut is asked for anew by the next plan. Pages of runs that are
     at work in other processes are theirs.
@@ -60,14 +63,31 @@ def replay(
     since = _since(books, vendor.name, run)
     if since is not None and _quiet_since(books, vendor.name, run, since):
         return Replay(0, not living)
-    known = set(books.store.table("requests", columns=["page_id"])["page_id"].to_pylist())
+    known = stored_pages(books)
     pages = [p for p in raw.unsettled(known, since, living) if p.request.vendor == vendor.name]
     if pages:
         begin, chains = starts(), dict[Series, Chain]()
+        newest = max(page.received_at for page in pages)
         for page in sorted(pages, key=lambda p: (p.received_at, p.id)):
-            _replay(page, vendor, chains, harvest, begin)
+            _replay(page, vendor, chains, harvest, begin, newest)
         harvest.flush()
     return Replay(len(pages), not living)
+
+
+def stored_pages(books: Books) -> set[str]:
+    """Return the ids of the pages that need no replay."""
+    asked = books.store.table("requests", columns=["id", "page_id", "standing", "known_at"])
+    pages = set(asked["page_id"].to_pylist())
+    if not pc.any(pc.equal(asked["standing"], Standing.MISSING.value)).as_py():
+        return pages
+    rows = asked.sort_by("known_at").select(["id", "page_id", "standing"])
+    newest = {key: (page, standing) for key, page, standing in zip(*rows.to_pydict().values(), strict=True)}
+    return pages - {page for page, standing in newest.values() if standing == Standing.MISSING.value}
+
+
+def look_back(ledger: Ledger) -> None:
+    """Make the next replay of each vendor look through all of the raw zone."""
+    ledger.forget_fact(_SETTLED)
 
 
 def settle(books: Books, vendor: str, run: str, at: datetime) -> None:
@@ -98,8 +118,9 @@ def _quiet_since(books: Books, vendor: str, run: str, since: datetime) -> bool:
 
 
 def _replay(
-    page: Page, vendor: Vendor, chains: dict[Series, Chain], harvest: Harvest, starts: Mapping[Series, date]
-) -> None:
+    page: Page, vendor: Vendor, chains: dict[Series, Chain], harvest: Harvest, starts: Mapping[Series, date],
+    newest: datetime,
+) -> None:  # fmt: skip
     try:
         parts = vendor.parse(page)
     except BadPage as error:
@@ -109,13 +130,13 @@ def _replay(
     for part in parts:
         series = Series(vendor.name, part.entry.symbol, part.entry.freq)
         if series not in chains:
-            chains[series] = _chain(series, vendor, page, starts.get(series, _BEGINNING))
+            chains[series] = _chain(series, vendor, newest, starts.get(series, _BEGINNING))
         taken.append((part, chains[series].take(part, page)))
     harvest.add(page, taken)
 
 
-def _chain(series: Series, vendor: Vendor, page: Page, start: date) -> Chain:
-    """Return a chain that wants everything from `start` up to the page's day."""
+def _chain(series: Series, vendor: Vendor, newest: datetime, start: date) -> Chain:
+    """Return a chain that wants everything from `start` up to the day of the newest page."""
     days = calendar(Symbol.parse(series.symbol).place.calendar)
-    wanted = Span(start, page.received_at.date() + timedelta(days=2))
-    return Chain(series, wanted, vendor.capability, days, page.received_at)
+    wanted = Span(start, newest.date() + timedelta(days=2))
+    return Chain(series, wanted, vendor.capability, days, newest)

@@ -16,7 +16,7 @@ from ..errors import LakeDamaged
 from ..schemas.freq import Freq
 
 __all__ = [
-    "CATALOG", "CLAIMS", "CURRENT", "EXTRAS", "FORMAT", "LOCK", "MANIFESTS", "MARKER", "PAST", "RAW", "ROW_GROUP",
+    "CATALOG", "CLAIMS", "CURRENT", "DAMAGED", "EXTRAS", "FORMAT", "LOCK", "MANIFESTS", "MARKER", "PAST", "RAW", "ROW_GROUP",
     "SHAPE", "SPOOL", "STATE", "Partition", "born", "file_name", "glob", "listing", "seed", "token_of",
     "writer_options",
 ]  # fmt: skip
@@ -32,6 +32,7 @@ RAW: Final = "raw"
 LOCK: Final = "_spool/commit.lock"
 CLAIMS: Final = "_spool/claims"
 STATE: Final = "_state/state.sqlite"
+DAMAGED: Final = "_damaged"
 CURRENT: Final = "current"
 PAST: Final = "past"
 EXTRAS: Final = ("coverage", "sessions", "yields")
@@ -154,6 +155,7 @@ def writer_options(schema: pa.Schema, freq: Freq | None = None) -> dict[str, Any
         "use_dictionary": [name for name in schema.names if name not in chosen],
         "column_encoding": chosen,
         "write_statistics": True,
+        "write_page_checksum": True,  # 5 bytes a page; without it most bits that turn are read as other values
         "version": "2.6",
         "store_schema": False,
     }

@@ -58,9 +58,14 @@ def writing(root: str) -> Generator[None]:
         raise LakeDamaged(f"{root}: a table is gone ({error})", f"{root}：缺少数据表（{error}）") from error
     except (OSError, DeltaError) as error:
         raise LakeUnwritable(
-            f"{root}: the lake cannot be written ({error}): check permissions and free space",
-            f"{root}：无法写入数据湖（{error}）：请检查权限和剩余空间",
+            f"{root}: the lake cannot be written ({_first(error)}): check permissions and free space",
+            f"{root}：无法写入数据湖（{_first(error)}）：请检查权限和剩余空间",
         ) from error
+
+
+def _first(error: Exception) -> str:
+    """Return the first line of an error: delta-rs adds a trace of its threads."""
+    return str(error).partition("\n")[0]
 
 
 class LocalObjects:

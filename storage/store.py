@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from threading import RLock
-from typing import Literal
+from typing import Final, Literal
 from uuid import uuid4
 
 import duckdb
 import msgspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 from filelock import FileLock
 
 from ..errors import BadRequest, LakeDamaged, LakeError, LakeOrigin, LakeTooNew, LakeUnwritable
@@ -18,16 +17,19 @@ from ..schemas.bar import State
 from ..schemas.clock import Clock
 from ..schemas.freq import Freq
 from ..schemas.report import WriteReport
-from . import read, views
+from . import datafiles, read, views
 from .compact import Compacted, Compactor
+from .damage import Damage, damaged, refuse
 from .disk import network_of
 from .history import Version, history, restore
 from .layout import FORMAT, LOCK, MARKER, SPOOL, STATE
 from .manifest import Manifest
+from .mend import let_go
 from .objects import LocalObjects, writing
 from .publisher import Publisher, microseconds
 from .quotas import quotas_path
 from .raw import RawZone
+from .relog import LogDamage, mended
 from .tables import PUBLISHED, spec
 from .vacuum import HOT, Vacuumed, vacuum, vacuumed_at
 from .writer import Writer
@@ -35,6 +37,7 @@ from .writer import Writer
 __all__ = ["Origin", "Store"]
 
 Origin = Literal["real", "sandbox"]
+_WAIT_S: Final = 30.0
 
 
 class _Marker(msgspec.Struct):
@@ -124,8 +127,8 @@ class Store:
         schema = PUBLISHED[relation] if relation in PUBLISHED else spec(relation).file_schema
         if columns is not None:
             schema = pa.schema([schema.field(name) for name in columns])
-        files = [Path(self.path) / name for name in self.snapshot().names.get(relation, ())]
-        parts = [pq.ParquetFile(file).read(columns=schema.names).select(schema.names) for file in files]
+        files = self.snapshot().names.get(relation, ())
+        parts = [datafiles.read(self.path, name, schema.names).select(schema.names) for name in files]
         return pa.concat_tables([schema.empty_table(), *(part.cast(schema) for part in parts)])
 
     def version_of(self, table: str) -> int:
@@ -205,6 +208,42 @@ class Store:
         """Return the new version of `bars`, which holds what it held at `version`; see `storage.history`."""
         with self._guard, writing(self.path):
             return restore(self.path, self._publisher, self._writer, version)
+
+    def damage(self, *, footers: bool = True, deep: bool = False) -> list[Damage]:
+        """Return the live files that are not as they were written; see `storage.damage.damaged`."""
+        return damaged(self.path, self.snapshot(), footers=footers, deep=deep)
+
+    def refuse_damage(self) -> None:
+        """Raise LakeDamaged when a live file is gone or of another size, or when a log differs from the manifest.
+
+        Not for `coverage` and `sessions`, which every run publishes anew.
+        """
+        refuse([one for one in self.damage(footers=False) if one.table not in {"coverage", "sessions"}])
+        manifest = self.snapshot()
+        for name, log in self._publisher.logs.items():
+            if log.version() == manifest.delta[name] and set(log.paths()) != {
+                f.path for f in manifest.of(name)
+            }:
+                raise log.damaged("it names other files than the manifest", "与清单不一致")
+
+    def let_go(self, found: Sequence[Damage]) -> int:
+        """Return how many damaged files were let go of; what they held must have been withdrawn before."""
+        with self._guard, writing(self.path):
+            return let_go(self.path, self._publisher, self._writer, found)
+
+    def renew(self) -> None:
+        """Make anew whatever is made of other things: listing, seeds, `lake.duckdb`."""
+        with self._guard, writing(self.path):
+            self._publisher.renew()
+
+    @staticmethod
+    def mend_logs(path: str, clock: Clock) -> list[LogDamage]:
+        """Return the logs of the lake at `path` that were damaged and are whole again; before it is opened."""
+        root = str(Path(path).resolve())
+        if _marker(root) is None:
+            return []
+        with writing(root), FileLock(str(Path(root) / LOCK), timeout=_WAIT_S):
+            return mended(root, Publisher(root, clock), clock)
 
     def publish(self) -> int:
         """Return the lake's version, after republishing where manifest or views lag."""
