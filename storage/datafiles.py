@@ -132,6 +132,7 @@ class Sink:
         """Leave no draft; does nothing after `close`."""
         if self._encoder is not None:
             self._encoder.shutdown(wait=True)
+        self._writer.is_open = False  # else its finaliser writes a footer into the closed file, and complains
         self._file.close()
         self._draft.unlink(missing_ok=True)
 
