@@ -19,6 +19,7 @@ KlakeError
 ├── LakeError             the lake cannot be used as it is              exit 1
 │   ├── LakeTooNew        made by a later klake                         exit 2
 │   ├── LakeOrigin        sandbox and real bars must not meet           exit 2
+│   ├── LakeHolds         a lake where collected pages belong, or v.v.  exit 2
 │   ├── LakeUnwritable    no permission, no space
 │   ├── LakeDamaged       a file that must be there is not, or is torn
 │   └── CommitConflict    another writer was first                      retry
@@ -42,6 +43,7 @@ __all__ = [
     "KlakeError",
     "LakeDamaged",
     "LakeError",
+    "LakeHolds",
     "LakeOrigin",
     "LakeTooNew",
     "LakeUnwritable",
@@ -221,6 +223,26 @@ class LakeOrigin(LakeError):
             "give [lake] another path",
             f"{path}：该数据湖存放的是 {lake} 数据，而配置属于 {config}：请为 [lake] 换一个 path",
         )
+
+
+class LakeHolds(LakeError):
+    """A folder of collected pages stands where a lake is meant, or a lake where such a folder is."""
+
+    exit_code = 2
+
+    def __init__(self, path: str, holds: str) -> None:
+        self.path, self.holds = path, holds
+        if holds == "pages":
+            super().__init__(
+                f"{path}: this folder holds collected pages and no bars: bring them into a lake with "
+                f"`klake replay {path}`",
+                f"{path}：该目录只有收集到的数据页，没有 K 线：请用 `klake replay {path}` 存入数据湖",
+            )
+        else:
+            super().__init__(
+                f"{path}: this is a lake of bars, no folder of collected pages: give another folder",
+                f"{path}：这是存放 K 线的数据湖，不是收集数据页的目录：请换一个目录",
+            )
 
 
 class LakeUnwritable(LakeError):

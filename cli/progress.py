@@ -15,6 +15,7 @@ from ..schemas.events import (
     Gave,
     Planned,
     Replayed,
+    Reread,
     RunEnded,
     RunStarted,
     Waiting,
@@ -61,6 +62,8 @@ class Drawn:
         """Show one event."""
         if isinstance(event, Fetched):
             self._fetched(event)
+        elif isinstance(event, Reread):
+            self._reread(event)
         elif isinstance(event, Waiting):
             self._waiting(event)
         elif isinstance(event, Planned):
@@ -112,6 +115,22 @@ class Drawn:
                 f"请求 {event.done}/{event.total}，{count(self._rows)} 根{f'，{ends}' if ends else ''}",
             ))  # fmt: skip
 
+    def _reread(self, event: Reread) -> None:
+        self._rows = event.rows + (self._rows if event.done > 1 else 0)
+        if self._live and event.total > 1:
+            if self._bar is None:
+                self._open(event.total, "", "pages")
+            if self._bar is not None and self._task is not None:
+                self._bar.update(
+                    self._task, completed=event.done, total=event.total, rows=count(self._rows), state=word("reading")
+                )  # fmt: skip
+        elif time.monotonic() - self._last_line >= _LINE_S:
+            self._last_line = time.monotonic()
+            self._session.say(tongue(
+                f"{event.done} of {event.total} pages, {count(self._rows)} bars",
+                f"数据页 {event.done}/{event.total}，{count(self._rows)} 根",
+            ))  # fmt: skip
+
     def _waiting(self, event: Waiting) -> None:
         if event.seconds < 1:
             return
@@ -136,7 +155,7 @@ class Drawn:
         when = clock_time(now, at)
         return tongue(f"done about {when}", f"约 {when} 完成") if at - now > _SOON else ""
 
-    def _open(self, requests: int, ends: str) -> None:
+    def _open(self, total: int, ends: str, what: str = "requests") -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
         from rich.table import Column
 
@@ -145,12 +164,12 @@ class Drawn:
 
         out = console(sys.stderr)
         columns: tuple[Any, ...] = (
-            TextColumn(word("requests"), markup=False), BarColumn(max(8, min(32, out.width - 72))), MofNCompleteColumn(),
+            TextColumn(word(what), markup=False), BarColumn(max(8, min(32, out.width - 72))), MofNCompleteColumn(),
             TextColumn("{task.fields[rows]} " + word("bars"), markup=False), text("{task.fields[ends]}"),
             text("{task.fields[state]}"),
         )  # fmt: skip
         self._bar = Progress(*columns, console=out, refresh_per_second=8, transient=False)
-        self._task = self._bar.add_task("", total=requests, rows="0", ends=ends, state="")
+        self._task = self._bar.add_task("", total=total, rows="0", ends=ends, state="")
         self._bar.start()
 
     def _say_state(self, text: str) -> None:

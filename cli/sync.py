@@ -57,8 +57,8 @@ def sync(
     return report.exit_code
 
 
-def tell(session: Session, report: "RunReport") -> None:
-    """Say what a run did; its last line has bars, requests, seconds and holes left."""
+def tell(session: Session, report: "RunReport", last: str = "") -> None:
+    """Say what a run did; its last line has bars, requests, seconds and holes left (or is `last`)."""
     for parked in report.parked[:_SPELLED]:
         at = instant(parked.retry_at)
         again = tongue(f"; tried again after {at}", f"；{at} 之后重试") if parked.retry_at else ""
@@ -77,7 +77,7 @@ def tell(session: Session, report: "RunReport") -> None:
         f"sessions: {expected} expected, {stored} stored{f', empty: {empty}' if empty else ''}, {missing} missing",
         f"交易日：应有 {expected}，已存 {stored}{f'，无数据：{empty}' if empty else ''}，缺 {missing}",
     ))  # fmt: skip
-    session.say(_last_line(report))
+    session.say(last or _last_line(report))
 
 
 def _last_line(report: "RunReport") -> str:

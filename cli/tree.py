@@ -11,12 +11,14 @@ from typer.core import TyperGroup
 from . import (
     bars,
     bring,
+    collect,
     compact,
     demo,
     doctor,
     history,
     init,
     plan,
+    replay,
     sandbox,
     shell,
     sql,
@@ -35,7 +37,7 @@ _WRONG_USE = cast("type[Exception]", typer.BadParameter.__base__)  # UsageError,
 
 _SECTIONS = {
     "Begin": ("init", "demo", "doctor", "vendors", "symbols"),
-    "Fill the lake": ("plan", "sync", "status", "import"),
+    "Fill the lake": ("plan", "sync", "status", "import", "collect", "replay"),
     "Ask it": ("sql", "shell", "bars", "views"),
     "Keep it": ("compact", "vacuum", "history"),
     "Practise": ("sandbox",),
@@ -91,6 +93,8 @@ app.command("plan")(plan.plan)
 app.command("sync")(sync.sync)
 app.command("status")(status.status)
 app.command("import")(bring.bring)
+app.command("collect")(collect.collect)
+app.command("replay")(replay.replay)
 app.command("sql")(sql.sql)
 app.command("shell")(shell.shell)
 app.command("bars")(bars.bars)

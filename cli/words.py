@@ -11,7 +11,7 @@ _ZH: Final = {
     "vendor": "供应商", "freq": "周期", "symbols": "标的", "chains": "任务链", "bars": "K 线", "sessions": "交易日",
     "expected": "应有", "stored": "已存", "empty": "无数据", "missing": "缺少", "fresh": "新鲜度",
     # labels of lines
-    "requests": "请求", "quota": "配额", "finish": "完成", "usable": "可用", "unspelled": "无法表示", "run": "运行",
+    "requests": "请求", "pages": "数据页", "quota": "配额", "finish": "完成", "usable": "可用", "unspelled": "无法表示", "run": "运行",
     "parked": "已搁置", "unverified": "未核实", "note": "说明",
     # how a lake stands
     "up to date": "最新", "not synced": "未同步", "sandbox lake": "沙盒数据湖", "lake": "数据湖",
@@ -21,7 +21,7 @@ _ZH: Final = {
     "holiday": "休市", "halt": "停牌", "not yet listed": "尚未上市", "delisted": "已退市",
     "vendor says none": "供应商确认没有", "beyond the vendor's horizon": "早于供应商所能提供",
     # a run as it goes
-    "fetching": "下载中",
+    "fetching": "下载中", "reading": "读取中",
 }  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 from typing import Any, Final, cast
 
 import httpx
-from pydantic import TypeAdapter, ValidationError
+from pydantic import SecretStr, TypeAdapter, ValidationError
 
 from ..errors import BadRequest, ConfigError, CredentialsMissing, MissingExtra
 from ..schemas.capability import Capability, Evidence
@@ -15,7 +15,7 @@ from ..schemas.clock import Clock
 from ..schemas.settings import VendorOptions
 from .vendor import Vendor
 
-__all__ = ["kinds", "open_vendor", "options_of", "overridden", "vendor_class"]
+__all__ = ["kinds", "open_parser", "open_vendor", "options_of", "overridden", "vendor_class"]
 
 _GROUP: Final = "klake.vendors"
 _SECRETS: Final = ("key", "token", "secret", "app_key", "app_secret", "access_token")
@@ -82,6 +82,18 @@ def open_vendor(
     vendor = cast("Any", made)(name, options, clock, run, client)
     vendor.capability = overridden(vendor.capability, options, where, name)
     return cast("Vendor", vendor)
+
+
+def open_parser(name: str, table: Mapping[str, Any], clock: Clock, where: str = "klake.toml") -> Vendor:
+    """Return the vendor that `[vendors.NAME]` describes for parsing pages only: it must not be asked to send.
+
+    Its secrets are neither looked up nor needed, so that pages can be read on a machine that has
+    no key. ConfigError as in `open_vendor`.
+    """
+    kind = str(table.get("kind", ""))
+    fields = vendor_class(kind).options.model_fields if kind in kinds() else {}
+    blank = {key: "-" for key, field in fields.items() if field.annotation in (SecretStr, SecretStr | None)}
+    return open_vendor(name, {**table, **blank}, clock, where)
 
 
 def options_of(name: str, made: type[Vendor], table: Mapping[str, Any], where: str) -> VendorOptions:

@@ -41,11 +41,15 @@ class Books:
 
 @dataclass(slots=True)
 class Desk:
-    """Settings, clock and event sink of one process; opens the rest when it is asked for."""
+    """Settings, clock and event sink of one process; opens the rest when it is asked for.
+
+    `out`: a folder that takes pages instead of the lake of the configuration; see `jobs.collect`.
+    """
 
     settings: Settings
     clock: Clock
     events: Events = field(default_factory=Quiet)
+    out: str = ""
 
     def __enter__(self) -> Self:
         return self
@@ -72,6 +76,8 @@ class Desk:
 
     def store(self, *, create: bool = False) -> Store:
         """Return the lake's tables; LakeError where there is no lake and `create` is False."""
+        if self.out:
+            return Store.open(self.out, self.clock, origin=self.origin, create=create, holds="pages")
         return Store.open(self.settings.lake_path, self.clock, origin=self.origin, create=create)
 
     def books(self, *, create: bool = False) -> Books:

@@ -4,8 +4,9 @@ Order of a flush: quarantine and findings, bars, requests, coverage. Each step m
 repeated: a crash between two of them is healed by replaying the raw pages.
 """
 
+import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime
 from typing import Final
@@ -22,7 +23,7 @@ from ..schemas.freq import Freq
 from ..schemas.page import Page, SeriesPage
 from ..schemas.quality import check, quarantined
 from ..schemas.report import WriteReport
-from ..schemas.requests import Asked, rows
+from ..schemas.requests import KEY, Asked, rows
 from ..schemas.span import Span, missing
 from ..storage.store import Store
 from .desk import Books
@@ -36,9 +37,16 @@ _Row = tuple[str, str, str, datetime | None, str, str]  # what makes a refused r
 
 
 class Harvest:
-    """Gathers what pages bring and commits it: every 60 s of the clock, every 1,000,000 rows, at the end."""
+    """Gathers what pages bring and commits it: every 60 s of the clock, every 1,000,000 rows, at the end.
 
-    def __init__(self, books: Books, clock: Clock, events: Events) -> None:
+    `again`: the ids of the pages that the lake has stored already, where pages are read anew by
+    `run`. Their bars replace what the same page gave before, and of what they prove only what
+    changes how a session stands is recorded, in the name of `run`.
+    """
+
+    def __init__(
+        self, books: Books, clock: Clock, events: Events, *, again: Collection[str] | None = None, run: str = ""
+    ) -> None:  # fmt: skip
         self._store, self._ledger, self._state = books.store, books.ledger, books.state
         self._clock, self._events = clock, events
         self._bars: list[pa.Table] = []
@@ -46,11 +54,15 @@ class Harvest:
         self._findings: list[pa.Table] = []
         self._asked: list[Asked] = []
         self._stretches: list[Covered] = []
+        self._again, self._run = again, run
+        self._retold: list[tuple[Covered, Asked]] = []
+        self._pages = 0
         self._rows = 0
         self._refused = _Refused(books.store)
         self._since = clock.now()
         self.written = WriteReport()
         self.findings = 0
+        self.proved = 0  # stretches of sessions that were recorded
 
     def add(self, page: Page, taken: Sequence[tuple[SeriesPage, Taken]]) -> None:
         """Take what one page brought, series by series, after the rules have seen it whole."""
@@ -64,37 +76,56 @@ class Harvest:
         self._quarantine += [checked.rejected, refused]
         self._findings.append(checked.findings)
         self._rows += checked.kept.num_rows
+        self._pages += 1
         bad = self._refused.sessions(page, taken, checked.rejected)
         for sp, part in taken:
             proved = _proved(part.stretches, bad)
-            self._asked += _asked(page, sp, part.bars.num_rows, proved)
-            self._stretches += proved
+            asked = _asked(page, sp, part.bars.num_rows, proved)
+            if page.id in (self._again or ()):
+                self._retold += zip(proved, asked, strict=False)  # a row that proves nothing stands alone
+            else:
+                self._asked += asked
+                self._stretches += proved
         if self._rows >= _ROWS or (self._clock.now() - self._since).total_seconds() >= _SECONDS:
             self.flush()
 
     def flush(self) -> None:
         """Commit what was gathered; afterwards every reader sees it and coverage says so."""
         self._since = self._clock.now()
-        if not self._asked:
+        if not self._pages:
             return
         quarantine, findings = pa.concat_tables(self._quarantine), pa.concat_tables(self._findings)
         refused = self._store.append("quarantine", quarantine) if quarantine.num_rows else 0
         if findings.num_rows:
             self.findings += self._store.append("findings", findings)
         bars = pa.concat_tables(self._bars)
-        done = self._store.upsert(bars) if bars.num_rows else WriteReport(version=self._store.version)
-        self._store.append("requests", rows(self._asked))
-        self._ledger.record(self._stretches)
-        self._state.set_tag(self._store.id, self._store.version_of("requests"))
+        done = WriteReport(version=self._store.version)
+        if bars.num_rows and self._store.holds == "bars":
+            done = self._store.upsert(bars, again=self._again is not None)
+        self._record()
         self.written = self.written + done + WriteReport(quarantined=refused, version=done.version)
         if done.commits:
             self._events.emit(Committed(bars.num_rows, done.version))
         for row in findings.select(["rule", "symbol", "freq", "session", "text"]).to_pylist():
             text = f"{row['freq']} {row['session']}: {row['text']}"
             self._events.emit(Finding(row["rule"], row["symbol"], text))
-        for gathered in (self._bars, self._quarantine, self._findings, self._asked, self._stretches):
+        for gathered in (self._bars, self._quarantine, self._findings):
             gathered.clear()
-        self._rows = 0
+        self._rows = self._pages = 0
+
+    def _record(self) -> None:
+        """Write down what was asked and what it proves; the ledger ends as if it were rebuilt from that."""
+        self._store.append("requests", rows(self._asked))
+        self._ledger.record(self._stretches)
+        news = [self._retold[place] for place in self._ledger.news([proof for proof, _ in self._retold])]
+        if news:
+            told = rows([replace(asked, run=self._run) for _, asked in news])
+            self._store.append("requests", told.append_column("id", pa.array(_ids(told), pa.string())))
+            self._ledger.record([proof for proof, _ in news])
+        self.proved += len(news) + len(self._stretches)
+        self._state.set_tag(self._store.id, self._store.version_of("requests"))
+        for gathered in (self._asked, self._stretches, self._retold):
+            gathered.clear()
 
 
 class _Refused:
@@ -154,6 +185,12 @@ def _proved(stretches: Sequence[Covered], refused: Mapping[Series, set[date]]) -
         holes = [Span(day, freq.following(day)) for day in refused.get(one.series, ())]
         out += [replace(one, sessions=part) for part in missing(holes, one.sessions)] if holes else [one]
     return out
+
+
+def _ids(told: pa.Table) -> list[str]:
+    """Return ids for rows that a replay tells again: the same for one run, others for the next."""
+    keys = zip(*(told[name].to_pylist() for name in (*KEY, "run")), strict=True)
+    return [hashlib.sha256(repr(key).encode()).hexdigest()[:32] for key in keys]
 
 
 def _asked(page: Page, sp: SeriesPage, bars: int, proved: Sequence[Covered]) -> list[Asked]:

@@ -16,7 +16,7 @@ from ..schemas.session import Calendar, Hours, calendar
 from ..schemas.span import Span, missing, overlap
 from ..schemas.symbol import Symbol
 
-__all__ = ["Plan", "Want", "due", "make_plan", "rounds", "wanted"]
+__all__ = ["Plan", "Want", "due", "make_plan", "rounds", "seen", "wanted"]
 
 _REPLY_S: Final = (0.2, 1.0)  # a reply takes this long, at best and at worst
 
@@ -195,11 +195,13 @@ def _wants(
                 out[-1] = joined
                 continue
         out.append(want)
-    seen = _seen(held, days)
-    return [replace(w, seen=tuple(s for s in seen if w.sessions.start <= s[0] < w.sessions.end)) for w in out]
+    known = seen(held, days)
+    return [
+        replace(w, seen=tuple(s for s in known if w.sessions.start <= s[0] < w.sessions.end)) for w in out
+    ]
 
 
-def _seen(held: Sequence[Covered], days: Calendar) -> list[tuple[date, datetime]]:
+def seen(held: Iterable[Covered], days: Calendar) -> list[tuple[date, datetime]]:
     """Return the sessions whose bars are held without a gap up to the instant at which they were fetched."""
     running = (c for c in held if c.standing in (Standing.OPEN, Standing.CLOSED) and c.reason is Reason.NONE)
     return [

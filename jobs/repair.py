@@ -2,13 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import date
 from typing import Any
 
-from ..errors import KlakeError
-from ..ingest.vendor import Vendor
-from ..schemas.coverage import Series
-from ..schemas.events import Quiet
 from ..schemas.session import sessions_table
 from ..storage.coverage import Ledger
 from ..storage.damage import Damage
@@ -16,9 +11,8 @@ from ..storage.layout import DAMAGED
 from ..storage.state import State
 from ..storage.store import Store
 from .desk import Books, Desk
-from .harvest import Harvest
-from .replay import look_back, replay, stored_pages
-from .withdraw import Lost, unheld, withdraw
+from .replay import look_back, replay_again, stored
+from .withdraw import Lost, outstanding, unheld, withdraw
 
 __all__ = ["Step", "rebuild_state", "repair"]
 
@@ -107,7 +101,7 @@ def _bars(desk: Desk, books: Books, found: Sequence[Damage]) -> Iterator[Step]:
     for one in found:
         if one.held is not None and not one.held.past:
             lost = Lost(one.held.vendor, one.held.freq, one.held.symbols, one.held.days)
-            withdraw(books, [lost], f"damaged file {one.path.rsplit('/', 1)[-1]}")
+            withdraw(books, [lost], f"damaged file {one.path.rsplit('/', 1)[-1]}", desk.clock.now())
     books.store.let_go(found)
     for one in found:
         yield Step(
@@ -129,7 +123,7 @@ def _settle(desk: Desk, books: Books) -> Iterator[Step]:
     claimed = unheld(books)
     if claimed:
         count = sum(len(lost.symbols) for lost in claimed)
-        withdraw(books, claimed, "no bar in the lake")
+        withdraw(books, claimed, "no bar in the lake", desk.clock.now())
         yield Step(
             "coverage",
             f"{count:,} sessions were called held and have no bar in the lake: they are missing now",
@@ -145,43 +139,18 @@ def _published(books: Books) -> None:
 
 
 def _replayed(desk: Desk, books: Books) -> Iterator[Step]:
-    known = stored_pages(books)
-    waiting = {page.request.vendor for page in books.store.raw.unsettled(known)}
-    for name in sorted(waiting):
-        try:
-            vendor = desk.vendor(name)
-        except KlakeError as error:
-            yield Step(
-                "raw", f"pages of {name} wait to be replayed: {error}", "the next sync of it replays them"
-            )
-            continue
-        try:
-            yield _of_vendor(desk, books, vendor)
-        finally:
-            vendor.close()
-    for problem in books.store.raw.problems():
+    """Read the raw pages anew where anything is missing that they may hold, or some of them are not stored."""
+    raw = books.store.raw
+    if not outstanding(books) and not raw.unsettled(stored(books)):
+        return
+    report = replay_again(desk)
+    back = report.written.new + report.written.updated
+    told = f"{report.pages:,} pages read again, {back:,} bars came back, no request sent"
+    if outstanding(books):
         yield Step(
-            "raw", str(problem), "nothing: what it held and the lake lacks is asked for by the next sync"
+            "raw", f"{told}; raw does not hold all that is missing", "run `klake sync`: it asks for the rest"
         )
-
-
-def _of_vendor(desk: Desk, books: Books, vendor: Vendor) -> Step:
-    harvest = Harvest(books, desk.clock, Quiet())
-    done = replay(books, vendor, "repair", harvest, lambda: _starts(desk, vendor.name))
-    rows = harvest.written.new + harvest.written.updated
-    return Step(
-        "raw", f"{done.pages:,} pages of {vendor.name} replayed, {rows:,} bars came back, no request sent"
-    )
-
-
-def _starts(desk: Desk, vendor: str) -> dict[Series, date]:
-    """Return the first day that any job wants of each series."""
-    starts: dict[Series, date] = {}
-    for job in desk.settings.jobs.values():
-        try:
-            symbols = desk.symbols(job)
-        except KlakeError:
-            return {}  # nobody knows what that job wants: everything is taken whole
-        for series in (Series(vendor, str(s), f) for s in symbols for f in job.freq if job.vendor == vendor):
-            starts[series] = min(job.start, starts.get(series, job.start))
-    return starts
+    else:
+        yield Step("raw", told)
+    for problem in report.problems:
+        yield Step("raw", problem, "nothing: what it held and the lake lacks is asked for by the next sync")

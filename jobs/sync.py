@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Final
 
-from ..errors import BadCredentials, BadRequest, Interrupted, KlakeError, UnitMismatch, VendorError
+from ..errors import BadCredentials, BadRequest, Interrupted, UnitMismatch, VendorError
 from ..ingest.canary import Unverified, canaries
 from ..ingest.fetch import Chain, Taken
 from ..ingest.vendor import Answer, Vendor
@@ -20,7 +20,7 @@ from ..schemas.coverage import Series
 from ..schemas.events import Fetched, Finding, Gave, Planned, Replayed, RunEnded, RunStarted, Waiting
 from ..schemas.page import Entry, Page, SeriesPage
 from ..schemas.report import Parked, RunReport
-from ..schemas.session import calendar, sessions_table
+from ..schemas.session import calendar
 from ..schemas.settings import Job
 from ..schemas.symbol import Symbol
 from ..storage.coverage import Parking
@@ -30,7 +30,8 @@ from .chains import Fetching
 from .desk import Books, Desk
 from .facts import keep, observed
 from .harvest import Harvest
-from .maintain import maintain
+from .maintain import end_run
+from .pages import starts_of_jobs
 from .peak import peak_mb
 from .plan import Plan, make_plan, wanted
 from .replay import replay, settle
@@ -129,7 +130,7 @@ class _Run:
 
     def go(self) -> None:
         """Replay, plan, fetch, store; the report is filled whatever happens."""
-        whole = False
+        whole, looked = False, self._desk.clock.now()
         try:
             observed(self._vendor, self._books.ledger, self._desk.clock.now())
             whole = self._replay()
@@ -155,29 +156,20 @@ class _Run:
         finally:
             self._close()
         if whole and not self._report.error:
-            settle(self._books, self._vendor.name, self._report.run, self._desk.clock.now())
+            settle(self._books, self._vendor.name, self._report.run, looked)
 
     def _replay(self) -> bool:
         """Store what earlier runs received and did not store; return whether all of it was seen."""
         done = replay(self._books, self._vendor, self._report.run, self._harvest, self._starts)
         self._report.replayed = done.pages
+        for problem in self._books.store.raw.problems():
+            self._events.emit(Finding("raw page", "", str(problem)))
         if done.pages:
             self._events.emit(Replayed(done.pages))
         return done.whole
 
     def _starts(self) -> dict[Series, date]:
-        """Return the first day that any job wants of each series; a later one must not cut a page for all."""
-        starts: dict[Series, date] = {}
-        for job in (self._job, *self._desk.settings.jobs.values()):
-            if job.vendor != self._job.vendor:
-                continue
-            try:
-                symbols = self._desk.symbols(job)
-            except KlakeError:
-                return {}  # nobody knows what that job wants: everything is taken whole
-            for series in (Series(job.vendor, str(s), freq) for s in symbols for freq in job.freq):
-                starts[series] = min(job.start, starts.get(series, job.start))
-        return starts
+        return starts_of_jobs(self._desk, self._vendor.name, self._job)
 
     def _fetch(self, made: Plan) -> None:
         if not made.wants:
@@ -232,11 +224,7 @@ class _Run:
         stopped = False
         try:
             self._harvest.flush()
-            self._books.store.raw.seal()
-            self._books.store.publish_extra("coverage", self._books.ledger.table())
-            self._books.store.publish_extra("sessions", sessions_table())
-            self._books.store.publish()
-            maintain(self._books.store)
+            end_run(self._books, self._desk.settings.lake.raw_days)
         except KeyboardInterrupt:  # what is not stored now is replayed by the next run
             stopped = True
         report, harvest = self._report, self._harvest

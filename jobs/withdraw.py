@@ -1,28 +1,27 @@
 """Withdraw: sessions whose bars are lost become missing, so that replay or the next sync brings them again."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date
-from typing import Any, Final
-
-import pyarrow as pa
+from datetime import date, datetime
+from typing import Final
+from uuid import uuid4
 
 from ..ingest.proof import expected, session_of
-from ..schemas import requests
 from ..schemas.compute import pc
 from ..schemas.coverage import Covered, Reason, Series, Standing
 from ..schemas.freq import Freq
+from ..schemas.requests import Asked, rows
 from ..schemas.session import calendar
-from ..schemas.span import Span
+from ..schemas.span import Span, missing
 from ..schemas.symbol import Symbol
 from .desk import Books
-from .replay import look_back
 
-__all__ = ["Lost", "unheld", "withdraw"]
+__all__ = ["Lost", "outstanding", "unheld", "withdraw"]
 
 _NO_BAR: Final = (Standing.OPEN, Reason.VENDOR_NONE)
 _CHUNK: Final = 500
+_ENDPOINT: Final = "repair"  # of rows that no page made
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,24 +34,52 @@ class Lost:
     days: Span[date]
 
 
-def withdraw(books: Books, lost: Iterable[Lost], why: str) -> int:
-    """Return of how many pages something was withdrawn; the next replay takes them up again.
+def withdraw(books: Books, lost: Iterable[Lost], why: str, now: datetime) -> None:
+    """Make the sessions of `lost` missing: first in `requests`, then in the ledger.
 
-    Each row of `requests` that proved some of the lost days gets a successor that says MISSING
-    for those; rows of the same series that touch them or prove nothing get one too, because
-    the session at the edge of a page is proved by both of its pages. What no page in the raw
-    zone proves again stays missing, and the next sync asks for it.
+    A crash in between leaves a state of an older version, which is rebuilt from `requests`. What
+    the raw pages prove again is accounted for by `jobs.replay.replay_again`; for the rest the next
+    sync asks.
     """
-    given = list(lost)
+    given = [
+        (Series(one.vendor, symbol, one.freq), one.days) for one in lost for symbol in sorted(one.symbols)
+    ]
     if not given:
-        return 0
-    look_back(books.ledger)
-    rows = _successors(_newest(books), given, why)
-    if rows.num_rows:
-        books.store.append("requests", rows)
-    version = books.store.version_of("requests")
-    books.ledger.rebuild(books.store.table("requests"), tag=(books.store.id, version))
-    return len(set(rows["page_id"].to_pylist()))
+        return
+    page, counts = f"lost-{uuid4().hex}", Counter[Series]()
+    asked = list[Asked]()
+    for series, days in given:
+        asked.append(_asked(series, days, page, counts[series], why, now))
+        counts[series] += 1
+    books.store.append("requests", rows(asked))
+    books.ledger.record(
+        Covered(series, days, Standing.MISSING, Reason.NONE, page, page, now) for series, days in given
+    )
+    books.state.set_tag(books.store.id, books.store.version_of("requests"))
+
+
+def outstanding(books: Books) -> bool:
+    """Say whether sessions were withdrawn that nothing accounts for yet: a repair may have been cut off."""
+    names = ["vendor", "symbol", "freq", "proved_start", "proved_end", "endpoint"]
+    told = books.store.table("requests", names)
+    for row in told.filter(pc.equal(told["endpoint"], _ENDPOINT)).to_pylist():
+        series = Series(row["vendor"], row["symbol"], Freq(row["freq"]))
+        held = [one.sessions for one in books.ledger.covered([series])[series]]
+        days = calendar(Symbol.parse(series.symbol).place.calendar)
+        if any(
+            expected(days, series.freq, hole)
+            for hole in missing(held, Span(row["proved_start"], row["proved_end"]))
+        ):
+            return True
+    return False
+
+
+def _asked(series: Series, days: Span[date], page: str, number: int, why: str, now: datetime) -> Asked:
+    return Asked(
+        vendor=series.vendor, symbol=series.symbol, freq=series.freq, endpoint=_ENDPOINT, asked_end=None,
+        asked_count=0, adjust="none", proved=days, standing=Standing.MISSING, rows=0, outcome="failed", reason=why,
+        account="", page_id=page, stretch=number, run="repair", fetched_at=now, received_bytes=0,
+    )  # fmt: skip
 
 
 def unheld(books: Books) -> list[Lost]:
@@ -108,57 +135,3 @@ def _sessions_refused(books: Books) -> dict[Series, set[date]]:
         if day is not None:
             out[Series(row["vendor"], row["symbol"], freq)].add(day)
     return out
-
-
-def _newest(books: Books) -> pa.Table:
-    """Return the rows of `requests`, of those with one id the last."""
-    rows = books.store.table("requests").sort_by("known_at")
-    last = {key: place for place, key in enumerate(rows["id"].to_pylist())}
-    return rows.take(pa.array(sorted(last.values()), pa.int64()))
-
-
-def _successors(asked: pa.Table, lost: Sequence[Lost], why: str) -> pa.Table:
-    """Return the rows that withdraw `lost` from the rows `asked`, with the ids of those."""
-    names = ["id", *requests.SCHEMA.names]
-    asked = asked.select(names)
-    parts = [asked.slice(0, 0)]
-    for one in lost:
-        low, high = (pa.scalar(day, pa.date32()) for day in (one.days.start, one.days.end))
-        mine = pc.and_(pc.equal(asked["vendor"], one.vendor), pc.equal(asked["freq"], one.freq.value))
-        mine = pc.and_(mine, pc.is_in(asked["symbol"], value_set=pa.array(sorted(one.symbols), pa.string())))
-        mine = pc.and_(mine, pc.fill_null(pc.not_equal(asked["standing"], Standing.MISSING.value), True))
-        touch = pc.and_(
-            pc.less_equal(asked["proved_start"], high), pc.greater_equal(asked["proved_end"], low)
-        )
-        some = asked.filter(pc.and_(mine, pc.fill_null(touch, True)))
-        parts.append(_cut(some, one.days))
-    return _one_each(pa.concat_tables(parts), names, why)
-
-
-def _cut(rows: pa.Table, days: Span[date]) -> pa.Table:
-    """Return the rows with what they proved cut to `days`; null where nothing is left."""
-    start = pc.max_element_wise(rows["proved_start"], pa.scalar(days.start, pa.date32()), skip_nulls=False)
-    end = pc.min_element_wise(rows["proved_end"], pa.scalar(days.end, pa.date32()), skip_nulls=False)
-    some = pc.less(start, end)
-    for name, column in (("proved_start", start), ("proved_end", end)):
-        kept = pc.if_else(some, column, pa.scalar(None, pa.date32()))
-        rows = rows.set_column(rows.schema.get_field_index(name), rows.schema.field(name), kept)
-    return rows
-
-
-def _one_each(rows: pa.Table, names: Sequence[str], why: str) -> pa.Table:
-    """Return one MISSING row per id, from the first to the last day that any of its rows has."""
-    days = rows.group_by("id").aggregate([("proved_start", "min"), ("proved_end", "max")])
-    first = {key: place for place, key in reversed(list(enumerate(rows["id"].to_pylist())))}
-    single = rows.take(pa.array([first[key] for key in days["id"].to_pylist()], pa.int64()))
-    columns: dict[str, Any] = {name: single[name] for name in names}
-    columns |= {"proved_start": days["proved_start_min"], "proved_end": days["proved_end_max"]}
-    return pa.table(columns | _said(single.num_rows, why))
-
-
-def _said(count: int, why: str) -> dict[str, Any]:
-    return {
-        "standing": pa.array([Standing.MISSING.value] * count, pa.string()),
-        "rows": pa.array([0] * count, pa.int32()),
-        "reason": pa.array([why] * count, pa.string()),
-    }

@@ -7,7 +7,7 @@ from typing import Protocol
 from .report import RunReport
 
 __all__ = [
-    "Committed", "Event", "Events", "Fetched", "Finding", "Gave", "Planned", "Quiet", "Replayed", "RunEnded",
+    "Committed", "Event", "Events", "Fetched", "Finding", "Gave", "Planned", "Quiet", "Replayed", "Reread", "RunEnded",
     "RunStarted", "Waiting",
 ]  # fmt: skip
 
@@ -44,6 +44,15 @@ class Replayed:
     """Pages of an earlier run, received but not stored then, were stored without a request."""
 
     pages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reread:
+    """One page of the raw zone was read: `done` of `total` of one vendor."""
+
+    done: int
+    total: int
+    rows: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +106,7 @@ class RunEnded:
     report: RunReport
 
 
-Event = RunStarted | Planned | Replayed | Waiting | Fetched | Gave | Finding | Committed | RunEnded
+Event = RunStarted | Planned | Replayed | Reread | Waiting | Fetched | Gave | Finding | Committed | RunEnded
 
 
 class Events(Protocol):

@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-__all__ = ["Parked", "RunReport", "WriteReport"]
+__all__ = ["Parked", "ReplayReport", "RunReport", "WriteReport"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,3 +83,32 @@ class RunReport:
             {**p, "retry_at": p["retry_at"].isoformat() if p["retry_at"] else None} for p in plain["parked"]
         ]
         return {**plain, "exit_code": self.exit_code}
+
+
+@dataclass(slots=True)
+class ReplayReport:
+    """What a replay did: pages of a raw zone read and stored without a request.
+
+    `source` is the folder that they were taken from; empty: the lake's own raw zone.
+    """
+
+    source: str = ""
+    sandbox: bool = False
+    pages: int = 0
+    unreadable: int = 0  # pages that came whole, and of which the parser can make nothing
+    written: WriteReport = field(default_factory=WriteReport)
+    proved: int = 0  # stretches of sessions that are accounted for now and were not before
+    findings: int = 0
+    rows: int = 0  # of other tables that came along: actions, instruments
+    left: int = 0  # pages that a run of another process is storing
+    seconds: float = 0.0
+    problems: list[str] = field(default_factory=list[str])  # one sentence for each record that cannot be read
+
+    @property
+    def exit_code(self) -> int:
+        """0: every page was read; 1: some record was not."""
+        return 1 if self.problems else 0
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as plain values, for `--json`."""
+        return {**asdict(self), "exit_code": self.exit_code}

@@ -83,9 +83,13 @@ class VendorOptions(_Strict):
 
 
 class LakeSettings(_Strict):
-    """`[lake]`: where the lake lies. A relative path is relative to klake.toml."""
+    """`[lake]`: where the lake lies, and how many days raw pages are kept (None: for ever).
+
+    A relative path is relative to klake.toml.
+    """
 
     path: str = "data/lake"
+    raw_days: int | None = Field(default=None, ge=1)
 
 
 class SandboxSettings(_Strict):

@@ -106,6 +106,20 @@ class Ledger:
             with self._state.writing() as connection:
                 _merge(connection, by_series)
 
+    def news(self, stretches: Sequence[Covered]) -> list[int]:
+        """Return the places of those that would change how a session stands, were they recorded in this order."""
+        with self._state.reading() as connection:
+            held = _read(connection, list(dict.fromkeys(one.series for one in stretches)))
+        out = list[int]()
+        for place, one in enumerate(stretches):
+            for new in _by_series([one]).get(one.series, ()):
+                after = list(held[one.series])
+                laid(after, new)
+                if _verdicts(after) != _verdicts(held[one.series]):
+                    held[one.series] = after
+                    out.append(place)
+        return out
+
     def rebuild(self, requests: pa.Table, tag: tuple[str, int] | None = None) -> None:
         """Replace all coverage by what the rows of the table `requests` prove.
 
@@ -208,6 +222,14 @@ def laid(held: list[Stretch], new: Stretch) -> None:
     if cursor < new.end:
         fresh.append(new._replace(start=cursor))
     held[low:high] = _joined(sorted(kept + fresh))
+
+
+def _verdicts(held: list[Stretch]) -> list[Stretch]:
+    """Return how the sessions stand, whoever proved it and when."""
+    nobody = Stretch(0, 0, "", "", "", "", 0, 0)
+    return _joined(
+        [nobody._replace(start=s.start, end=s.end, standing=s.standing, reason=s.reason) for s in held]
+    )
 
 
 def _left_of(old: Stretch, new: Stretch) -> list[Stretch]:

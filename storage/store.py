@@ -12,7 +12,7 @@ import msgspec
 import pyarrow as pa
 from filelock import FileLock
 
-from ..errors import BadRequest, LakeDamaged, LakeError, LakeOrigin, LakeTooNew, LakeUnwritable
+from ..errors import BadRequest, LakeDamaged, LakeError, LakeHolds, LakeOrigin, LakeTooNew, LakeUnwritable
 from ..schemas.bar import State
 from ..schemas.clock import Clock
 from ..schemas.freq import Freq
@@ -34,9 +34,11 @@ from .tables import PUBLISHED, spec
 from .vacuum import HOT, Vacuumed, vacuum, vacuumed_at
 from .writer import Writer
 
-__all__ = ["Origin", "Store"]
+__all__ = ["Holds", "Origin", "Store"]
 
 Origin = Literal["real", "sandbox"]
+Holds = Literal["bars", "pages"]
+"""A lake of bars, or a folder that `klake collect` fills with pages for another machine's lake."""
 _WAIT_S: Final = 30.0
 
 
@@ -45,13 +47,14 @@ class _Marker(msgspec.Struct):
     format: int
     origin: Origin
     created_at: datetime
+    holds: Holds = "bars"
 
 
 class Store:
     """One lake on disk. Threads may share it; processes open their own."""
 
     def __init__(self, path: str, marker: _Marker, publisher: Publisher, clock: Clock) -> None:
-        self.path, self.id, self.origin = path, marker.id, marker.origin
+        self.path, self.id, self.origin, self.holds = path, marker.id, marker.origin, marker.holds
         self.clock = clock
         self._publisher = publisher
         self._writer = Writer(path, publisher, clock)
@@ -60,7 +63,10 @@ class Store:
         self.raw = RawZone(path, clock)
 
     @classmethod
-    def open(cls, path: str, clock: Clock, *, origin: Origin | None = None, create: bool = False) -> "Store":
+    def open(
+        cls, path: str, clock: Clock, *, origin: Origin | None = None, create: bool = False, holds: Holds = "bars",
+        read_only: bool = False,
+    ) -> "Store":  # fmt: skip
         """Return the lake at `path`, with its newest manifest as new as its tables.
 
         Parameters
@@ -73,12 +79,16 @@ class Store:
             What the caller is going to write; None: whatever the lake holds.
         create : bool
             Make the lake when there is none (of origin `origin`, "real" by default).
+        holds : "bars" or "pages"
+            Whether a lake is meant, or a folder of collected pages.
+        read_only : bool
+            Write nothing at all, not even a manifest that lags: the folder may be another's.
 
         Raises
         ------
         LakeError
             There is no lake at `path`.
-        LakeTooNew, LakeOrigin, LakeUnwritable, LakeDamaged
+        LakeTooNew, LakeOrigin, LakeHolds, LakeUnwritable, LakeDamaged
             As they say.
         """
         if "://" in path:
@@ -86,10 +96,7 @@ class Store:
         root = str(Path(path).resolve())
         marker, publisher = _marker(root), Publisher(root, clock)
         if marker is None and not create:
-            raise LakeError(
-                f"{path}: there is no lake here: make one with `klake init`, or correct [lake] path",
-                f"{path}：这里没有数据湖：请用 `klake init` 创建，或修改 [lake] path",
-            )
+            raise _absent(path, holds)
         if marker is None:
             if _holds_bars(root):
                 raise LakeDamaged(
@@ -97,10 +104,14 @@ class Store:
                     "backup, or move the folder away",
                     f"{path}：这里有数据表，但缺少说明其来源的 {MARKER}：请从备份恢复，或移走该目录",
                 )
-            marker = _create(root, publisher, clock, origin or "real")
+            marker = _create(root, publisher, clock, origin or "real", holds)
         if origin is not None and marker.origin != origin:
             raise LakeOrigin(path, marker.origin, origin)
+        if marker.holds != holds:
+            raise LakeHolds(path, marker.holds)
         store = cls(root, marker, publisher, clock)
+        if read_only:
+            return store
         try:
             store.publish()
         except LakeUnwritable:
@@ -129,12 +140,7 @@ class Store:
 
         `relation` is a name in `Manifest.names`: requests, actions, coverage, …; n rows × `columns`.
         """
-        schema = PUBLISHED[relation] if relation in PUBLISHED else spec(relation).file_schema
-        if columns is not None:
-            schema = pa.schema([schema.field(name) for name in columns])
-        files = self.snapshot().names.get(relation, ())
-        parts = [datafiles.read(self.path, name, schema.names).select(schema.names) for name in files]
-        return pa.concat_tables([schema.empty_table(), *(part.cast(schema) for part in parts)])
+        return _rows(self.path, self.snapshot(), relation, columns)
 
     def version_of(self, table: str) -> int:
         """Return the version of one Delta table in the newest manifest."""
@@ -149,7 +155,7 @@ class Store:
         """Name the run that the commits from now on belong to, for `history`."""
         self._writer.run = run
 
-    def upsert(self, bars: pa.Table) -> WriteReport:
+    def upsert(self, bars: pa.Table, *, again: bool = False) -> WriteReport:
         """Return what `bars` changed, in bars; readers see it when this returns.
 
         Parameters
@@ -157,6 +163,10 @@ class Store:
         bars : pyarrow.Table
             The columns of `schemas.bar.INCOMING`, any order of columns and rows, any vendors,
             freqs and symbols; keys may repeat, the winner is taken.
+        again : bool
+            They were read anew from pages that the lake has seen, by a parser that knows better:
+            one that was fetched when the stored one was replaces it where they differ. It never
+            replaces one that was fetched later.
 
         Raises
         ------
@@ -166,7 +176,7 @@ class Store:
             Nothing was changed.
         """
         with self._guard, writing(self.path):
-            return self._writer.upsert(bars)
+            return self._writer.upsert(bars, again=again)
 
     def append(self, table: str, rows: pa.Table) -> int:
         """Return how many of `rows` said something new and are in `table` now.
@@ -254,7 +264,8 @@ class Store:
         """Return the lake's version, after republishing where manifest or views lag."""
         with self._guard, writing(self.path):
             version = self._publisher.publish().version  # first: views are made over the newest manifest
-            self._publisher.catalog()
+            if self.holds == "bars":
+                self._publisher.catalog()
             return version
 
     def publish_extra(self, name: Literal["coverage", "sessions"], table: pa.Table) -> None:
@@ -310,6 +321,27 @@ class Store:
             return read.bars(cursor, self.path, manifest, wanted, columns)
 
 
+def _absent(path: str, holds: Holds) -> LakeError:
+    if holds == "pages":
+        return LakeError(
+            f"{path}: nothing was collected here: `klake collect --out DIR` makes such a folder",
+            f"{path}：这里没有收集到的数据页：请先用 `klake collect --out DIR` 收集",
+        )
+    return LakeError(
+        f"{path}: there is no lake here: make one with `klake init`, or correct [lake] path",
+        f"{path}：这里没有数据湖：请用 `klake init` 创建，或修改 [lake] path",
+    )
+
+
+def _rows(root: str, manifest: Manifest, relation: str, columns: Sequence[str] | None = None) -> pa.Table:
+    schema = PUBLISHED[relation] if relation in PUBLISHED else spec(relation).file_schema
+    if columns is not None:
+        schema = pa.schema([schema.field(name) for name in columns])
+    files = manifest.names.get(relation, ())
+    parts = [datafiles.read(root, name, schema.names).select(schema.names) for name in files]
+    return pa.concat_tables([schema.empty_table(), *(part.cast(schema) for part in parts)])
+
+
 def _marker(root: str) -> _Marker | None:
     try:
         body = LocalObjects(root).get(MARKER)
@@ -331,7 +363,7 @@ def _holds_bars(root: str) -> bool:
     return any(entry.suffix in {".json", ".parquet"} and entry.stem.strip("0") for entry in log.glob("*"))
 
 
-def _create(root: str, publisher: Publisher, clock: Clock, origin: Origin) -> _Marker:
+def _create(root: str, publisher: Publisher, clock: Clock, origin: Origin, holds: Holds) -> _Marker:
     """Make an empty lake; the marker comes last, so a lake that bears it is whole.
 
     Two at once take turns; one that was killed on the way is finished by the next.
@@ -342,7 +374,7 @@ def _create(root: str, publisher: Publisher, clock: Clock, origin: Origin) -> _M
             for log in publisher.logs.values():
                 log.create()
             publisher.publish()
-            marker = _Marker(uuid4().hex, FORMAT, origin, clock.now())
+            marker = _Marker(uuid4().hex, FORMAT, origin, clock.now(), holds)
             LocalObjects(root).put_if_absent(MARKER, msgspec.json.encode(marker))
     made = _marker(root)
     if made is None:

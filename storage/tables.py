@@ -70,9 +70,7 @@ TABLES: Final[dict[str, TableSpec]] = {
     table.name: table
     for table in (
         TableSpec("bars", bar.SCHEMA, bar.PARTITION),
-        TableSpec(  # never subject to retention; `standing`, because what a page proved can be lost and proved again
-            "requests", _stamped(requests.SCHEMA), identity=requests.KEY, values=("standing",)
-        ),
+        TableSpec("requests", _stamped(requests.SCHEMA), identity=requests.KEY),  # never subject to retention
         TableSpec(
             "quarantine",
             _stamped(quality.QUARANTINE),

@@ -66,6 +66,7 @@ class Change:
     ranges: Sequence[Range]
     symbols: Mapping[str, frozenset[str]]
     candidates: frozenset[str]
+    again: bool = False
     report: WriteReport = field(default_factory=WriteReport)
     outputs: tuple[Output, ...] = ()
     removed: tuple[str, ...] = ()
@@ -105,7 +106,7 @@ class Change:
         if not held:
             return _Piece(batch.num_rows, {}, batch)
         frame = cast(pl.DataFrame, pl.from_arrow(batch))
-        return _Piece(batch.num_rows, held, None, _wins(frame, held, self.batch.partition.freq))
+        return _Piece(batch.num_rows, held, None, _wins(frame, held, self.batch.partition.freq, self.again))
 
     def _meets(self, path: str, span: Range) -> bool:
         after, upto = span
@@ -193,7 +194,9 @@ class _Tally:
             self.new[tier] = self.new.get(tier, 0) + n
 
 
-def plan(batch: Batch, manifest: Manifest, tiers: Tiers, reads: Reads, known_at: Any) -> Change:
+def plan(
+    batch: Batch, manifest: Manifest, tiers: Tiers, reads: Reads, known_at: Any, *, again: bool = False
+) -> Change:
     """Return what `batch` does to its partition, judged, not yet written.
 
     Parameters
@@ -208,6 +211,9 @@ def plan(batch: Batch, manifest: Manifest, tiers: Tiers, reads: Reads, known_at:
         Gives rows of a live file.
     known_at : datetime
         Stamps the rows that are new knowledge.
+    again : bool
+        The rows were read anew from pages that the lake has seen: one that was fetched when the
+        stored one was replaces it where they differ.
     """
     live = manifest.partition(batch.partition)
     symbols = {file.path: manifest.symbols_of(file) for file in live}
@@ -216,7 +222,7 @@ def plan(batch: Batch, manifest: Manifest, tiers: Tiers, reads: Reads, known_at:
     candidates = [f for f in overlapping if cast(int, f.low) <= batch.high and batch.low <= cast(int, f.high)]
     ranges = _ranges(batch, [*candidates, *(f for f in live if f.rows < SMALL)], symbols)
     held = frozenset(file.path for file in candidates)
-    change = Change(batch, tiers, reads, known_at, ranges, symbols, held)
+    change = Change(batch, tiers, reads, known_at, ranges, symbols, held, again)
     tally = change.judge()
     change.report = tally.report
     if not tally.new and not tally.touched:
@@ -311,7 +317,9 @@ def _new(batch: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _wins(batch: pl.DataFrame, held: Mapping[str, pl.DataFrame], freq: Freq) -> pl.DataFrame:
+def _wins(
+    batch: pl.DataFrame, held: Mapping[str, pl.DataFrame], freq: Freq, again: bool = False
+) -> pl.DataFrame:
     """Return the rows of the batch that change something: verdict, `known_at_old`, and the stored row's file."""
     key = short_key(freq)
     wanted = batch.select(key)
@@ -326,6 +334,9 @@ def _wins(batch: pl.DataFrame, held: Mapping[str, pl.DataFrame], freq: Freq) -> 
     equal = _all([pl.col(name).eq_missing(pl.col(f"{name}_old")) for name in VALUES])
     later = _later(["fetched_at", *VALUES])
     wins = (ours > theirs) | ((ours == theirs) & later)
+    if again:  # the same page, by a parser that knows better: also where it says that the bar had not ended
+        same_page = pl.col("fetched_at") == pl.col("fetched_at_old")
+        wins, equal = wins | same_page, equal & ~(same_page & (ours < theirs))
     was_open = pl.col("state_old") == State.OPEN.value
     settles = (pl.col("state_old") == State.CLOSED.value) & (pl.col("state") == State.FINAL.value)
     not_older = pl.col("fetched_at") >= pl.col("fetched_at_old")

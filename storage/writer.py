@@ -43,11 +43,11 @@ class Writer:
         self._turn = FileLock(str(Path(root) / LOCK), poll_interval=0.005) if takes_turns else None
         self.run = ""  # the run whose writes these are, for the history
 
-    def upsert(self, bars: pa.Table) -> WriteReport:
+    def upsert(self, bars: pa.Table, *, again: bool = False) -> WriteReport:
         """Return what `bars` changed, after one commit, or none when they bring nothing new.
 
         Memory does not grow with `bars`: partitions are written one after another, large ones
-        by ranges of symbols.
+        by ranges of symbols. `again`: see `Store.upsert`.
 
         Raises
         ------
@@ -55,7 +55,7 @@ class Writer:
             Others were first, ten times over.
         """
         parts = batches(bars)
-        report = self.redone(lambda: self._upsert(parts))
+        report = self.redone(lambda: self._upsert(parts, again))
         return report + WriteReport(version=self._publisher.newest().version)
 
     def append(self, table: TableSpec, rows: pa.Table) -> int:
@@ -119,14 +119,14 @@ class Writer:
         """Return the known_at of the next commit, in us: now, or just after the last one where the clock is behind."""
         return max(microseconds(self._clock.now()), self._publisher.logs[table].last_known_at() + 1)
 
-    def _upsert(self, parts: Sequence[Batch]) -> WriteReport:
+    def _upsert(self, parts: Sequence[Batch], again: bool) -> WriteReport:
         manifest = self._publisher.current("bars")
         known_at = self.stamp("bars")
         report, added, removed = WriteReport(), list[DataFile](), list[str]()
         with claim(self._root, known_at) as token:
             try:
                 for batch in parts:
-                    change = self._change(batch, manifest, known_at)
+                    change = self._change(batch, manifest, known_at, again)
                     self._write(change, added, lambda: file_name(known_at, token))
                     removed += change.removed
                     report += change.report
@@ -139,11 +139,11 @@ class Writer:
         size = sum(file.size_bytes for file in added)
         return report + WriteReport(bytes_written=size, commits=1)
 
-    def _change(self, batch: Batch, manifest: Manifest, known_at: int) -> Change:
+    def _change(self, batch: Batch, manifest: Manifest, known_at: int, again: bool) -> Change:
         where = batch.partition
         newest = newest_day(where, manifest.partition(where), self._clock.now())
         tiers = Tiers(where, max(newest, day_of(where.freq, batch.high)))
-        return plan(batch, manifest, tiers, self._between, _instant(known_at))
+        return plan(batch, manifest, tiers, self._between, _instant(known_at), again=again)
 
     def _write(self, change: Change, added: list[DataFile], name: Callable[[], str]) -> None:
         """Write the files of one partition; `added` grows as they are done."""

@@ -10,7 +10,7 @@ import pytest
 from klake.cli.progress import Drawn
 from klake.cli.session import Session
 from klake.schemas.clock import ManualClock
-from klake.schemas.events import Event, Fetched, Finding, Planned, Replayed, RunEnded, Waiting
+from klake.schemas.events import Event, Fetched, Finding, Planned, Replayed, Reread, RunEnded, Waiting
 from klake.schemas.report import Parked, RunReport
 
 NOW = datetime(2026, 11, 20, 8, tzinfo=UTC)
@@ -139,3 +139,20 @@ def test_nothing_to_ask_for_is_told_with_its_reason(monkeypatch: pytest.MonkeyPa
     assert aside == ["nothing to ask for now: 2 series are set aside until 2026-11-20 10:00Z"]
     assert refused == ["nothing to ask for now: 1 series is set aside"]
     assert cut == ["nothing was asked for"] and died == []
+
+
+@pytest.mark.parametrize(("language", "word"), [("en", "pages"), ("zh", "数据页")])
+def test_a_replay_shows_the_pages_it_has_read(
+    monkeypatch: pytest.MonkeyPatch, language: str, word: str
+) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "140")
+    monkeypatch.setenv("KLAKE_LANG", language)
+    monkeypatch.setattr(sys, "stderr", stream := _Terminal())
+
+    with Drawn(Session()) as drawn:
+        for done in range(1, 13):
+            drawn.emit(Reread(done, 12, 1_000))
+
+    told = stream.getvalue()
+    assert "12/12" in told and "12,000" in told and word in told

@@ -280,3 +280,130 @@ def test_the_day_of_a_segment_is_that_of_its_last_page(zone: RawZone, root: str)
     zone.seal()
 
     assert sealed(root)[0].parent.name == date(2026, 11, 21).isoformat()
+
+
+def on_days(root: str, bodies: list[bytes]) -> ManualClock:
+    """One page a day, each day a run of its own; the clock then stands a day after the last."""
+    clock = ManualClock(NOW)
+    for number, body in enumerate(bodies):
+        zone = RawZone(root, clock)
+        zone.append([page(number, body, at=clock.now())])
+        zone.seal()
+        clock.wait(86400)
+    return clock
+
+
+def numbers(paths: tuple[str, ...]) -> list[int]:
+    return [(date.fromisoformat(path.split("/")[2]) - NOW.date()).days for path in paths]
+
+
+def test_old_segments_go_and_the_newest_four_stay(root: str) -> None:
+    zone = RawZone(root, on_days(root, [b"%d" % n for n in range(10)]))
+    sizes = sum(path.stat().st_size for path in sealed(root)[:6])
+
+    lately = zone.expire(10, lambda: {f"p{n}" for n in range(10)})
+    would = zone.expire(2, lambda: {f"p{n}" for n in range(10)}, dry_run=True)
+    went = zone.expire(2, lambda: {f"p{n}" for n in range(10)})
+
+    assert lately.paths == ()
+    assert would == went
+    assert (numbers(went.paths), went.size_bytes) == ([0, 1, 2, 3, 4, 5], sizes)
+    assert bodies(zone).keys() == {"p6", "p7", "p8", "p9"}
+    assert len(list(Path(root).glob("raw/qos/*"))) == 4  # no empty folder of a day
+
+
+def test_a_page_that_is_not_stored_keeps_its_segment(root: str) -> None:
+    zone = RawZone(root, on_days(root, [b"%d" % n for n in range(8)]))
+
+    zone.expire(2, lambda: {f"p{n}" for n in range(8) if n != 1})
+
+    assert bodies(zone).keys() == {"p1", "p4", "p5", "p6", "p7"}
+
+
+def test_a_body_that_a_kept_page_repeats_stays(root: str) -> None:
+    body = os.urandom(5_000)
+    zone = RawZone(root, on_days(root, [body] * 8))
+
+    went = zone.expire(2, lambda: {f"p{n}" for n in range(8)})
+
+    assert numbers(went.paths) == [1, 2, 3]  # the fifth page repeats the first one's body
+    assert set(bodies(zone).values()) == {body} and not zone.problems()
+    assert bodies(zone).keys() == {"p0", "p4", "p5", "p6", "p7"}
+
+
+def test_what_cannot_be_read_is_not_thrown_away(root: str) -> None:
+    zone = RawZone(root, on_days(root, [b"%d" % n for n in range(8)]))
+    spoilt = bytearray(sealed(root)[0].read_bytes())
+    spoilt[20] ^= 0xFF
+    sealed(root)[0].write_bytes(spoilt)
+
+    went = zone.expire(2, lambda: {f"p{n}" for n in range(8)})
+
+    assert numbers(went.paths) == [1, 2, 3]
+
+
+def test_while_another_run_receives_pages_nothing_goes(root: str) -> None:
+    clock = on_days(root, [b"%d" % n for n in range(8)])
+    living = RawZone(root, clock)
+    living.append([page(8, b"8", at=clock.now())])
+    zone = RawZone(root, clock)
+
+    during = zone.expire(2, lambda: {f"p{n}" for n in range(9)}, due_only=True)
+    living.seal()
+    after = zone.expire(2, lambda: {f"p{n}" for n in range(9)}, due_only=True)
+    again = zone.expire(1, lambda: {f"p{n}" for n in range(9)}, due_only=True)
+
+    assert (during.paths, numbers(after.paths), again.paths) == ((), [0, 1, 2, 3, 4], ())
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    kinds=st.lists(st.integers(0, 2), min_size=1, max_size=12),
+    unstored=st.sets(st.integers(0, 11), max_size=2),
+    days=st.integers(1, 8),
+)
+def test_whatever_goes_every_page_that_stays_is_whole(
+    tmp_path_factory: pytest.TempPathFactory, kinds: list[int], unstored: set[int], days: int
+) -> None:
+    root = str(tmp_path_factory.mktemp("lake"))
+    given = {f"p{n}": b"body %d" % kind for n, kind in enumerate(kinds)}
+    zone = RawZone(root, on_days(root, list(given.values())))
+    stored = {name for n, name in enumerate(given) if n not in unstored}
+
+    went = zone.expire(days, lambda: stored)
+
+    left = bodies(again(root))
+    assert left == {name: given[name] for name in left}
+    assert given.keys() - left.keys() <= stored
+    assert len(left) == len(kinds) - len(went.paths)
+    assert all(age <= len(kinds) - 1 - days for age in numbers(went.paths))
+
+
+def test_pages_taken_from_elsewhere_lie_under_the_day_they_were_taken(root: str) -> None:
+    zone, old = RawZone(root, ManualClock(NOW)), NOW - timedelta(days=40)
+
+    zone.append([page(1, at=old)], taken_at=NOW)
+    zone.seal()
+
+    assert sealed(root)[0].parent.name == NOW.date().isoformat()
+    assert [ref.received_at for ref in zone.refs()] == [old]
+    assert [ref.id for ref in zone.unsettled(set(), since=NOW)] == ["p1"]
+    assert list(zone.pages()) == [page(1, at=old)]
+
+
+def test_a_segment_that_the_system_cannot_read_is_told_and_the_others_are_read(
+    zone: RawZone, root: str
+) -> None:
+    zone.append([page(1)])
+    zone.seal()
+    zone.append([page(2)])
+    zone.seal()
+    first = min(sealed(root), key=lambda path: path.stat().st_mtime_ns)
+    first.unlink()
+    first.mkdir()  # reading a folder fails for everybody, even for root
+
+    reader = again(root)
+
+    assert bodies(reader).keys() == {"p2"}
+    (problem,) = reader.problems()
+    assert first.name in str(problem) and "directory" in str(problem).lower()
