@@ -51,5 +51,18 @@ def answer(lake: "Lake", query: str) -> "pa.Table | None":
         relation = cast("duckdb.DuckDBPyRelation | None", lake.connection().sql(query))
         return None if relation is None else relation.to_arrow_table()
     except duckdb.Error as error:
+        _refuse_damage(lake, error)
         told = " ".join(str(error).partition("\n\nLINE ")[0].split())
         raise BadRequest("sql", " ".join(query.split())[:80], hint=told) from None
+
+
+def _refuse_damage(lake: "Lake", error: Exception) -> None:
+    """Raise LakeDamaged where a query failed because of a damaged file, and not because of what was asked."""
+    import duckdb
+
+    from ..storage.damage import refuse
+
+    if type(error) is duckdb.Error or "Failed to read file" in str(error):
+        refuse(lake.store.damage(deep=True))
+    elif isinstance(error, duckdb.IOException | duckdb.InvalidInputException):
+        refuse(lake.store.damage())

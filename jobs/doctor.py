@@ -4,38 +4,29 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from datetime import UTC, timedelta
 from email.utils import parsedate_to_datetime
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final
 
-import duckdb
 import httpx
 
 from ..errors import (
     CredentialsMissing,
     KlakeError,
-    LakeError,
-    LakeOrigin,
-    LakeTooNew,
-    LakeTooOld,
-    LakeUnwritable,
     MissingExtra,
 )
 from ..schemas.clock import SystemClock
-from ..storage.layout import CATALOG, MARKER
-from ..storage.migrate import unfinished
 from ..storage.quotas import SharedQuotas, quotas_path
-from ..storage.state import State
+from .checks import Check
 from .config import load
 from .desk import Desk, open_desk
+from .lake_checks import lake_checks
 
 __all__ = ["Check", "examine"]
 
-Level = Literal["ok", "note", "bad"]
 _ENGINES: Final = (
     ("duckdb", "duckdb"), ("polars", "polars"), ("pyarrow", "pyarrow"), ("deltalake", "deltalake"),
     ("SQLAlchemy", "sqlalchemy"), ("httpx", "httpx"), ("pydantic-settings", "pydantic_settings"), ("msgspec", "msgspec"),
@@ -44,24 +35,11 @@ _TIGHT, _LOW = 200_000_000, 2_000_000_000  # bytes free
 _SKEW: Final = timedelta(seconds=10)
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One thing looked at: how it is, and what to do where it is not well (`do` empty: nothing)."""
-
-    name: str
-    level: Level
-    told: str
-    do: str = ""
-
-    def as_json(self) -> dict[str, Any]:
-        """Return plain values, for `--json`."""
-        return asdict(self)
-
-
-def examine(config: str | None = None) -> Iterator[Check]:
+def examine(config: str | None = None, *, deep: bool = False) -> Iterator[Check]:
     """Yield one check after the other; a "bad" one keeps klake from working.
 
     Never shows a secret, stores nothing, and sends at most one request without a key per vendor.
+    `deep`: decode every file of the lake, and every raw page.
     """
     yield from _engines()
     yield from _quotas()
@@ -83,7 +61,7 @@ def examine(config: str | None = None) -> Iterator[Check]:
         yield from _vendors(desk)
         yield from _jobs(desk)
         yield from _disk(desk)
-        yield from _lake(desk)
+        yield from lake_checks(desk, deep=deep)
 
 
 def _engines() -> Iterator[Check]:
@@ -188,91 +166,3 @@ def _disk(desk: Desk) -> Iterator[Check]:
         yield Check("disk", "bad", told, "make room: a commit needs space for a copy of what it rewrites")
     else:
         yield Check("disk", "note" if free < _LOW else "ok", told, "make room soon" if free < _LOW else "")
-
-
-def _lake(desk: Desk) -> Iterator[Check]:
-    root = Path(desk.settings.lake_path)
-    if not (root / MARKER).exists() and not unfinished(str(root)):
-        yield Check("lake", "note", f"{root}: none yet", "the first sync, import or init makes it")
-        return
-    try:
-        # The marker is read with the machine's clock: a lake must open where its sandbox is gone.
-        store = Desk(desk.settings, SystemClock()).store()
-    except LakeTooNew as error:
-        yield Check("lake", "bad", str(error), "pip install --upgrade klake")
-        return
-    except LakeTooOld as error:
-        yield Check("lake", "bad", str(error), "klake doctor --migrate")
-        return
-    except LakeOrigin as error:
-        yield Check("lake", "bad", str(error), "give [lake] another path: sandbox and real bars never meet")
-        return
-    except LakeError as error:
-        yield Check("lake", "bad", str(error), _advice(error))
-        return
-    manifest = store.snapshot()
-    gone = [f.path for f in manifest.files if _size(root / f.path) != f.size_bytes]
-    if gone:
-        yield Check(
-            "lake", "bad", f"{len(gone)} file{'' if len(gone) == 1 else 's'} gone or torn, the first is {gone[0]}",
-            "restore from a backup what is named; without one move the lake aside (its raw/ holds every page "
-            "received: keep it) and sync anew: history is asked for again",
-        )  # fmt: skip
-    else:
-        told = f"{store.path}: version {manifest.version}, {len(manifest.files):,} files, manifest and logs agree"
-        yield Check("lake", "ok", told)
-        yield _views(root / CATALOG)
-    yield from _state(store.state_path, store.id, store.version_of("requests"))
-
-
-def _advice(error: LakeError) -> str:
-    """Return what to do about a lake that does not open; nothing where the error itself says it."""
-    if isinstance(error, LakeUnwritable):
-        return "give the user of klake the right to write there, or make room"
-    told = any(word in error.en for word in ("delete it", "put it back", "move the folder away"))
-    return "" if told else "restore that folder from a backup, or give [lake] another path"
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
-
-
-def _views(catalog: Path) -> Check:
-    try:
-        with duckdb.connect(str(catalog), read_only=True) as con:
-            con.execute("SELECT 1 FROM bars LIMIT 1").fetchall()
-    except duckdb.Error as error:
-        return Check(
-            "views",
-            "bad",
-            f"{catalog}: {str(error).splitlines()[0]}",
-            "delete it: the next sync writes it anew",
-        )
-    return Check("views", "ok", str(catalog))
-
-
-def _state(path: str | Path, lake: str, at: int) -> Iterator[Check]:
-    try:
-        state = State.open(path, lake)
-    except KlakeError as error:
-        yield Check(
-            "state", "bad", str(error), "it is only an index: move it away, and the next run rebuilds it"
-        )
-        return
-    try:
-        if state.broken is not None:
-            yield Check(
-                "state",
-                "note",
-                f"{path} was damaged and set aside as {state.broken}",
-                "the next run rebuilds it",
-            )
-        elif not state.matches(lake, at):
-            yield Check("state", "note", f"{path} lags behind the lake", "the next run rebuilds it")
-        else:
-            yield Check("state", "ok", str(path))
-    finally:
-        state.close()

@@ -19,6 +19,7 @@ from ..ingest.vendor import Vendor
 from ..schemas.coverage import Series
 from ..schemas.events import Reread
 from ..schemas.report import ReplayReport, RunReport
+from ..storage.coverage import Ledger
 from ..storage.raw import RawZone
 from ..storage.records import Head, Ref
 from ..storage.runs import run_id
@@ -28,7 +29,18 @@ from .harvest import Harvest
 from .maintain import end_run
 from .pages import read_pages, starts_of, starts_of_jobs
 
-__all__ = ["JOB", "Replay", "Work", "parser_of", "replay", "replay_again", "settle", "stored", "work_on"]
+__all__ = [
+    "JOB",
+    "Replay",
+    "Work",
+    "look_back",
+    "parser_of",
+    "replay",
+    "replay_again",
+    "settle",
+    "stored",
+    "work_on",
+]
 
 JOB: Final = "replay"
 _SETTLED: Final = "settled"
@@ -79,6 +91,11 @@ def settle(books: Books, vendor: str, run: str, at: datetime) -> None:
     """Note that every page of `vendor` that came before `at` is stored; `run` is the run that saw to it."""
     version = books.store.version_of("requests")
     books.ledger.set_fact(vendor, _SETTLED, f"{version} {run}", at)
+
+
+def look_back(ledger: Ledger) -> None:
+    """Make the next sync of each vendor look for unstored pages in all of the raw zone."""
+    ledger.forget_fact(_SETTLED)
 
 
 def stored(books: Books) -> frozenset[str]:

@@ -197,6 +197,11 @@ class Ledger:
                 row = {"vendor": vendor, "name": name, "value": value, "seen_us": to_us(seen_at)}
                 connection.execute(insert(FACTS).values(row))
 
+    def forget_fact(self, name: str) -> None:
+        """Forget what was found out under `name`, of every vendor."""
+        with self._state.writing() as connection:
+            connection.execute(delete(FACTS).where(FACTS.c.name == name))
+
 
 def laid(held: list[Stretch], new: Stretch) -> None:
     """Lay `new` over `held`, in place: ascending, disjoint and merged before, and after."""

@@ -21,7 +21,18 @@ from .objects import sync_directory
 
 _compute: Final[Any] = pyarrow.compute  # its functions are made at run time: no checker knows them
 
-__all__ = ["DataFile", "Facts", "Sink", "examine", "facts", "put", "read", "read_between", "write"]
+__all__ = [
+    "DataFile",
+    "Facts",
+    "Sink",
+    "examine",
+    "facts",
+    "is_whole",
+    "put",
+    "read",
+    "read_between",
+    "write",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +132,7 @@ class Sink:
         """Leave no draft; does nothing after `close`."""
         if self._encoder is not None:
             self._encoder.shutdown(wait=True)
+        self._writer.is_open = False  # else its finaliser writes a footer into the closed file, and complains
         self._file.close()
         self._draft.unlink(missing_ok=True)
 
@@ -159,7 +171,8 @@ def read(lake: str, path: str, columns: list[str] | None = None) -> pa.Table:
     """Return the rows of one file, without its partition columns; LakeDamaged when it cannot be read."""
     try:
         # Not pq.read_table: it would take partition columns from the path as dictionaries.
-        with pq.ParquetFile(Path(lake) / path) as file:
+        # Checksums, because what is read here is mostly written again: damage would become good data.
+        with pq.ParquetFile(Path(lake) / path, page_checksum_verification=True) as file:
             return cast(pa.Table, file.read(columns=columns))
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(path, error) from error
@@ -176,7 +189,7 @@ def read_between(
         return read(lake, path, columns)
     names = columns if columns is None or "symbol" in columns else [*columns, "symbol"]
     try:
-        with pq.ParquetFile(Path(lake) / path) as file:
+        with pq.ParquetFile(Path(lake) / path, page_checksum_verification=True) as file:
             rows = cast(pa.Table, file.read_row_groups(_groups(file.metadata, after, upto), columns=names))
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(path, error) from error
@@ -203,6 +216,15 @@ def facts(lake: str, path: str) -> Facts:
     return examine(lake, path).facts
 
 
+def is_whole(lake: str, path: str) -> bool:
+    """Say whether a file is there and its footer can be read."""
+    try:
+        pq.read_metadata(Path(lake) / path)
+    except (OSError, pa.ArrowException):
+        return False
+    return True
+
+
 def examine(lake: str, path: str, *, symbols: bool = True) -> DataFile:
     """Return a file of the lake as `write` gave it; its footer tells all but the symbols, left out on demand."""
     partition = Partition.parse(path) if path.startswith("bars/") else None
@@ -219,8 +241,8 @@ def examine(lake: str, path: str, *, symbols: bool = True) -> DataFile:
 
 def _unreadable(path: str, error: Exception) -> LakeDamaged:
     return LakeDamaged(
-        f"{path}: the lake names this file but it cannot be read ({error})",
-        f"{path}：数据湖引用了该文件，但无法读取（{error}）",
+        f"{path}: the lake names this file but it cannot be read ({error}): `klake doctor --repair` mends the lake",
+        f"{path}：数据湖引用了该文件，但无法读取（{error}）：`klake doctor --repair` 可以修复",
     )
 
 

@@ -18,9 +18,9 @@ from ..errors import LakeDamaged
 from ..schemas.freq import Freq
 
 __all__ = [
-    "BOOKING", "CATALOG", "CLAIMS", "CURRENT", "EXTRAS", "FORMAT", "LOCK", "MANIFESTS", "MARKER", "PAST", "QUICK",
-    "RAW", "ROW_GROUP", "SEED", "SHAPE", "SPOOL", "STATE", "Partition", "born", "file_name", "glob", "listing",
-    "seed", "token_of",
+    "BOOKING", "CATALOG", "CLAIMS", "CURRENT", "DAMAGED", "EXTRAS", "FORMAT", "LOCK", "MANIFESTS", "MARKER", "PAST",
+    "QUICK", "RAW", "ROW_GROUP", "SEED", "SHAPE", "SPOOL", "STATE", "Partition", "born", "file_name", "glob",
+    "listing", "seed", "token_of",
     "writer_options",
 ]  # fmt: skip
 
@@ -39,6 +39,7 @@ LOCK: Final = "_spool/commit.lock"
 BOOKING: Final = "_spool/booking.lock"
 CLAIMS: Final = "_spool/claims"
 STATE: Final = "_state/state.sqlite"
+DAMAGED: Final = "_damaged"
 CURRENT: Final = "current"
 PAST: Final = "past"
 SEED: Final = ".seed.parquet"
@@ -182,6 +183,7 @@ def writer_options(schema: pa.Schema, freq: Freq | None = None) -> dict[str, Any
         "use_dictionary": [name for name in schema.names if name not in chosen],
         "column_encoding": chosen,
         "write_statistics": True,
+        "write_page_checksum": True,  # 5 bytes a page; without it most bits that turn are read as other values
         "version": "2.6",
         "store_schema": False,
         **_PAGES,

@@ -166,20 +166,43 @@ class Manifests:
         body = msgspec.json.encode(manifest)
         return self._objects.put_if_absent(_key(manifest.version), body)
 
+    def last_listed(self) -> int:
+        """Return the greatest version that has a listing, also where its manifest is gone; -1 where none has."""
+        names = [key.rsplit("/", 1)[1] for key in self._objects.keys(MANIFESTS) if key.endswith(".parquet")]
+        numbers = [int(stem) for name in names if (stem := name.removesuffix(".parquet")).isdigit()]
+        return 10**20 - 1 - min(numbers) if numbers else -1
+
+    def drop_garbage(self) -> bool:
+        """Return whether the newest manifest was no JSON and is deleted: it said nothing that the logs do not."""
+        return bool(self._drop_garbage(*self._keys()[-1:]))
+
+    def _drop_garbage(self, *keys: str) -> list[str]:
+        gone = list[str]()
+        for key in keys:
+            try:
+                msgspec.json.decode(self._objects.get(key))
+            except msgspec.DecodeError:
+                self._objects.delete(key)
+                gone.append(key)
+            except OSError:
+                continue  # it may be sound, and only out of reach
+        return gone
+
     def prune(self, now: datetime) -> list[str]:
         """Forget manifests superseded more than `KEPT` ago; return the paths that went out of use with them.
 
         Those are their listings, and the files of extras that no kept manifest names.
         """
         keys, dropped = self._keys(), list[_Brief]()
-        old = self._brief(keys[0]) if len(keys) > 1 else None
-        for key, successor in pairwise(keys):
-            following = self._brief(successor)
-            if old is None or now - following.written_at < KEPT:
-                break
-            dropped.append(old)
-            self._objects.delete(key)
-            old = following
+        for old, successor in pairwise(keys):
+            try:
+                if now - self._brief(successor).written_at < KEPT:
+                    break
+                dropped.append(self._brief(old))
+            except LakeDamaged:
+                self._drop_garbage(old, *([] if successor == keys[-1] else [successor]))
+                return []  # the next time goes on without it
+            self._objects.delete(old)
         if not dropped:
             return []
         kept = {path for key in keys[len(dropped) :] for path in self._brief(key).extras.values()}

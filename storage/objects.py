@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 from uuid import uuid4
 
+import duckdb
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from ..errors import LakeDamaged, LakeUnwritable
@@ -51,16 +52,34 @@ def sync_directory(path: str | Path) -> None:
 
 @contextmanager
 def writing(root: str) -> Generator[None]:
-    """Turn what a disk or delta-rs says into an error of ours."""
+    """Turn what a disk, delta-rs or DuckDB says into an error of ours."""
     try:
         yield
     except TableNotFoundError as error:
         raise LakeDamaged(f"{root}: a table is gone ({error})", f"{root}：缺少数据表（{error}）") from error
-    except (OSError, DeltaError) as error:
-        raise LakeUnwritable(
-            f"{root}: the lake cannot be written ({error}): check permissions and free space",
-            f"{root}：无法写入数据湖（{error}）：请检查权限和剩余空间",
+    except duckdb.Error as error:  # while it writes views
+        if isinstance(
+            error, duckdb.IOException | duckdb.TransactionException
+        ) and "No files found" not in str(error):
+            raise _unwritable(root, error) from error
+        raise LakeDamaged(
+            f"{root}: a view cannot be made ({_first(error)}): `klake doctor --repair` mends the lake",
+            f"{root}：无法生成视图（{_first(error)}）：`klake doctor --repair` 可以修复",
         ) from error
+    except (OSError, DeltaError) as error:
+        raise _unwritable(root, error) from error
+
+
+def _unwritable(root: str, error: Exception) -> LakeUnwritable:
+    return LakeUnwritable(
+        f"{root}: the lake cannot be written ({_first(error)}): check permissions and free space",
+        f"{root}：无法写入数据湖（{_first(error)}）：请检查权限和剩余空间",
+    )
+
+
+def _first(error: Exception) -> str:
+    """Return the first line of an error: delta-rs adds a trace of its threads."""
+    return str(error).partition("\n")[0]
 
 
 class LocalObjects:

@@ -14,7 +14,7 @@ from ..errors import CommitConflict, LakeDamaged
 from ..schemas.clock import Clock
 from . import datafiles, views
 from .datafiles import DataFile, Facts
-from .layout import CATALOG, MANIFESTS, PAST, file_name, listing
+from .layout import CATALOG, EXTRAS, MANIFESTS, PAST, file_name, listing, seed
 from .manifest import Manifest, Manifests
 from .objects import LocalObjects
 from .seeds import plant
@@ -39,6 +39,15 @@ class Publisher:
         self._objects = LocalObjects(root)
         self._manifests = Manifests(self._objects)
         self.logs: Final = {name: DeltaLog(root, table) for name, table in TABLES.items()}
+
+    def sound(self) -> Manifest | None:
+        """Return the newest manifest that can be read, None where there is none; garbage is deleted on the way."""
+        while True:
+            try:
+                return self._manifests.newest()
+            except LakeDamaged:
+                if not self._manifests.drop_garbage():
+                    raise
 
     def newest(self) -> Manifest:
         """Return the newest manifest; LakeDamaged when there is none."""
@@ -72,8 +81,9 @@ class Publisher:
         """
         known = {file.path: file.facts for file in written}
         for _ in range(_TRIES):
-            newest = self._manifests.newest()
-            ahead = self._ahead(newest, known, extras or {})
+            listed = self._manifests.last_listed()  # first: a listing that is newer has lost its manifest
+            newest = self.sound()
+            ahead = self._ahead(newest, listed, known, extras or {})
             if ahead is None:
                 self._list(self.newest())
                 return self.newest()
@@ -89,6 +99,16 @@ class Publisher:
         """Publish `rows` for SQL under `name`, unless they are what is published already."""
         schema = PUBLISHED[name]
         self.publish(extras=self._extra(self.newest(), name, rows.select(schema.names).cast(schema)))
+
+    def renew(self) -> None:
+        """Make anew what is made of other things: damaged seeds and listings, series that stand back, `lake.duckdb`."""
+        root = Path(self._root)
+        for path in [*map(seed, views.RELATIONS), listing(self.newest().version)]:
+            if not datafiles.is_whole(self._root, path):
+                (root / path).unlink(missing_ok=True)
+        (root / MANIFESTS / "views").unlink(missing_ok=True)
+        self.publish(extras=self._yields(self.newest()))
+        self.catalog()
 
     def catalog(self) -> None:
         """Write `lake.duckdb` and the seeds, unless they are as they should be."""
@@ -113,20 +133,36 @@ class Publisher:
         draft.replace(mark)
 
     def _ahead(
-        self, newest: Manifest | None, known: Mapping[str, Facts], extras: Mapping[str, str]
+        self, newest: Manifest | None, listed: int, known: Mapping[str, Facts], extras: Mapping[str, str]
     ) -> Manifest | None:
         base = newest or Manifest(-1, self._clock.now(), {}, {}, (), ())
+        if listed > base.version:  # manifests are gone
+            base = replace(base, version=listed)
+        if newest is None or listed > newest.version:
+            base = replace(base, extras=self._extras_found())
         fresh = base
         for name, log in self.logs.items():
-            version = log.version()
-            if version > base.delta.get(name, -1):
+            version, held = log.version(), base.delta.get(name, -1)
+            if version < held or (version == held and log.newest_is_blank() and self._differs(base, name)):
+                raise log.damaged(f"version {held} is gone", f"版本 {held} 丢失")
+            if version > held:
                 fresh = self._moved(fresh, name, version, log.paths(), known)
         if fresh.delta.get("bars") != base.delta.get("bars"):
             fresh = replace(fresh, extras={**fresh.extras, **self._yields(fresh)})
         fresh = replace(fresh, extras={**fresh.extras, **extras})
         if newest is not None and fresh == newest:
             return None
+        # The number of a manifest that is gone is not given again: readers may hold that one.
         return fresh.dated(base.version + 1, self._clock.now())
+
+    def _differs(self, manifest: Manifest, name: str) -> bool:
+        return set(self.logs[name].paths()) != {file.path for file in manifest.of(name)}
+
+    def _extras_found(self) -> dict[str, str]:
+        """Return the newest file of each extra, for a lake whose manifests are gone; names sort by age."""
+        root = Path(self._root)
+        files = {name: sorted(root.glob(f"{name}/[0-9a-f]*-*.parquet")) for name in EXTRAS}
+        return {name: some[-1].relative_to(root).as_posix() for name, some in files.items() if some}
 
     def _moved(
         self, before: Manifest, name: str, version: int, paths: list[str], known: Mapping[str, Facts]
@@ -134,6 +170,7 @@ class Publisher:
         """Return the manifest with the files `paths` for one table; those it had already are not looked at again."""
         live = set(paths)
         kept = {file.path: file for file in before.of(name) if file.path in live}
+        self._refuse_forgotten(before, name, {file.path for file in before.of(name)} - live)
         fresh = {
             path: known[path] if path in known else datafiles.facts(self._root, path)
             for path in paths if path not in kept
@@ -142,6 +179,19 @@ class Publisher:
         mine = kept | {file.path: file for file in after.of(name)}
         others = [file for file in after.files if file.table != name]
         return replace(after, files=(*others, *(mine[path] for path in sorted(mine))))
+
+    def _refuse_forgotten(self, before: Manifest, name: str, gone: set[str]) -> None:
+        """Raise LakeDamaged where files left a table though no entry of its log removes them: the log is damaged."""
+        known = before.delta.get(name, -1)
+        for entry in self.logs[name].entries() if gone else ():
+            if entry.version <= known or not gone:
+                break
+            gone -= entry.removed.keys()
+        else:
+            return  # the log does not reach that far back
+        if gone:
+            lost = min(gone)
+            raise self.logs[name].damaged(f"it has forgotten {lost}", f"日志丢失了 {lost}")
 
     def _yields(self, manifest: Manifest) -> dict[str, str]:
         """Publish the series that stand back: another vendor, first by name, has the symbol and freq too."""
@@ -165,7 +215,8 @@ class Publisher:
         with pa.ipc.new_stream(sink, rows.schema) as stream:
             stream.write_table(rows.combine_chunks())
         digest = hashlib.sha256(sink.getvalue()).hexdigest()[:32]
-        if manifest.extras.get(name, "").endswith(f"-{digest}.parquet"):
+        held = manifest.extras.get(name, "")
+        if held.endswith(f"-{digest}.parquet") and datafiles.is_whole(self._root, held):
             return {}
         stem = file_name(microseconds(self._clock.now())).removesuffix(".parquet")
         path = f"{name}/{stem}-{digest}.parquet"

@@ -301,6 +301,6 @@ def _ascending(made: RowGroup, key: str) -> bool:
 
 def _unreadable(path: str, error: Exception) -> LakeDamaged:
     return LakeDamaged(
-        f"{path}: the lake names this file but it cannot be read ({error})",
-        f"{path}：数据湖引用了该文件，但无法读取（{error}）",
+        f"{path}: the lake names this file but it cannot be read ({error}): `klake doctor --repair` mends the lake",
+        f"{path}：数据湖引用了该文件，但无法读取（{error}）：`klake doctor --repair` 可以修复",
     )

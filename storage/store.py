@@ -5,41 +5,39 @@ from contextlib import contextmanager, suppress
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from threading import RLock
-from typing import Literal
-from uuid import uuid4
+from typing import Final, Literal
 
 import duckdb
-import msgspec
 import pyarrow as pa
-import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from ..errors import (
     BadRequest,
     LakeDamaged,
-    LakeError,
     LakeHolds,
     LakeOrigin,
-    LakeTooNew,
-    LakeTooOld,
     LakeUnwritable,
 )
 from ..schemas.bar import SCHEMA, State
 from ..schemas.clock import Clock
 from ..schemas.freq import Freq
 from ..schemas.report import WriteReport
-from . import read, views
+from . import datafiles, read, views
 from .coarse import resampled
 from .compact import Compacted, Compactor
+from .damage import Damage, damaged, refuse
 from .disk import network_of
 from .history import Version, history
-from .layout import BOOKING, FORMAT, LOCK, MARKER, SPOOL, STATE
+from .layout import BOOKING, LOCK, MARKER, STATE
 from .manifest import Manifest
+from .marker import Holds, Marker, Origin, absent, create_lake, holds_bars, marked
+from .mend import let_go
 from .migrate import finish
-from .objects import LocalObjects, writing
+from .objects import writing
 from .publisher import Publisher, microseconds
 from .quotas import quotas_path
 from .raw import RawZone
+from .relog import LogDamage, mended
 from .restore import Restored, Told, restore
 from .tables import PUBLISHED, spec
 from .vacuum import HOT, Vacuumed, vacuum, vacuumed_at
@@ -47,23 +45,13 @@ from .writer import Writer
 
 __all__ = ["Holds", "Origin", "Store"]
 
-Origin = Literal["real", "sandbox"]
-Holds = Literal["bars", "pages"]
-"""A lake of bars, or a folder that `klake collect` fills with pages for another machine's lake."""
-
-
-class _Marker(msgspec.Struct):
-    id: str
-    format: int
-    origin: Origin
-    created_at: datetime
-    holds: Holds = "bars"
+_WAIT_S: Final = 30.0
 
 
 class Store:
     """One lake on disk. Threads may share it; processes open their own."""
 
-    def __init__(self, path: str, marker: _Marker, publisher: Publisher, clock: Clock) -> None:
+    def __init__(self, path: str, marker: Marker, publisher: Publisher, clock: Clock) -> None:
         self.path, self.id, self.origin, self.holds = path, marker.id, marker.origin, marker.holds
         self.clock = clock
         self._publisher = publisher
@@ -106,24 +94,30 @@ class Store:
         root = str(Path(path).resolve())
         with writing(root):
             finish(root)
-        marker, publisher = _marker(root), Publisher(root, clock)
+        marker, publisher = marked(root), Publisher(root, clock)
         if marker is None and not create:
-            raise _absent(path, holds)
+            raise absent(path, holds)
         if marker is None:
-            if _holds_bars(root):
+            if holds_bars(root):
                 raise LakeDamaged(
                     f"{path}: tables stand here, but {MARKER}, which says what they are, is gone: put it back from a "
                     "backup, or move the folder away",
                     f"{path}：这里有数据表，但缺少说明其来源的 {MARKER}：请从备份恢复，或移走该目录",
                 )
-            marker = _create(root, publisher, clock, origin or "real", holds)
+            marker = create_lake(root, publisher, clock, origin or "real", holds)
         if origin is not None and marker.origin != origin:
             raise LakeOrigin(path, marker.origin, origin)
         if marker.holds != holds:
             raise LakeHolds(path, marker.holds)
         store = cls(root, marker, publisher, clock)
-        if not read_only:
+        if read_only:
+            return store
+        try:
             store.publish()
+        except LakeUnwritable:
+            # Who only reads needs no permission: the newest manifest is whole, if perhaps not the newest of all.
+            if origin is not None or publisher.sound() is None:
+                raise
         return store
 
     @property
@@ -249,6 +243,42 @@ class Store:
         finally:
             lock.release()
 
+    def damage(self, *, footers: bool = True, deep: bool = False) -> list[Damage]:
+        """Return the live files that are not as they were written; see `storage.damage.damaged`."""
+        return damaged(self.path, self.snapshot(), footers=footers, deep=deep)
+
+    def refuse_damage(self) -> None:
+        """Raise LakeDamaged when a live file is gone or of another size, or when a log differs from the manifest.
+
+        Not for `coverage` and `sessions`, which every run publishes anew.
+        """
+        refuse([one for one in self.damage(footers=False) if one.table not in {"coverage", "sessions"}])
+        manifest = self.snapshot()
+        for name, log in self._publisher.logs.items():
+            if log.version() == manifest.delta[name] and set(log.paths()) != {
+                f.path for f in manifest.of(name)
+            }:
+                raise log.damaged("it names other files than the manifest", "与清单不一致")
+
+    def let_go(self, found: Sequence[Damage]) -> int:
+        """Return how many damaged files were let go of; what they held must have been withdrawn before."""
+        with self._guard, writing(self.path):
+            return let_go(self.path, self._publisher, self._writer, found)
+
+    def renew(self) -> None:
+        """Make anew whatever is made of other things: listing, seeds, `lake.duckdb`."""
+        with self._guard, writing(self.path):
+            self._publisher.renew()
+
+    @staticmethod
+    def mend_logs(path: str, clock: Clock) -> list[LogDamage]:
+        """Return the logs of the lake at `path` that were damaged and are whole again; before it is opened."""
+        root = str(Path(path).resolve())
+        if marked(root) is None:
+            return []
+        with writing(root), FileLock(str(Path(root) / LOCK), timeout=_WAIT_S):
+            return mended(root, Publisher(root, clock), clock)
+
     def publish(self) -> int:
         """Return the lake's version, after republishing where manifest or views lag."""
         with self._guard, writing(self.path):
@@ -331,64 +361,10 @@ class Store:
             return resampled(cursor, self.path, manifest, wanted, freq, columns or SCHEMA.names)
 
 
-def _absent(path: str, holds: Holds) -> LakeError:
-    if holds == "pages":
-        return LakeError(
-            f"{path}: nothing was collected here: `klake collect --out DIR` makes such a folder",
-            f"{path}：这里没有收集到的数据页：请先用 `klake collect --out DIR` 收集",
-        )
-    return LakeError(
-        f"{path}: there is no lake here: make one with `klake init`, or correct [lake] path",
-        f"{path}：这里没有数据湖：请用 `klake init` 创建，或修改 [lake] path",
-    )
-
-
 def _rows(root: str, manifest: Manifest, relation: str, columns: Sequence[str] | None = None) -> pa.Table:
     schema = PUBLISHED[relation] if relation in PUBLISHED else spec(relation).file_schema
     if columns is not None:
         schema = pa.schema([schema.field(name) for name in columns])
-    files = [Path(root) / name for name in manifest.names.get(relation, ())]
-    parts = [pq.ParquetFile(file).read(columns=schema.names).select(schema.names) for file in files]
+    files = manifest.names.get(relation, ())
+    parts = [datafiles.read(root, name, schema.names).select(schema.names) for name in files]
     return pa.concat_tables([schema.empty_table(), *(part.cast(schema) for part in parts)])
-
-
-def _marker(root: str) -> _Marker | None:
-    try:
-        body = LocalObjects(root).get(MARKER)
-        found = msgspec.json.decode(body, type=dict[str, object]).get("format")
-        if isinstance(found, int) and found > FORMAT:
-            raise LakeTooNew(root, found, FORMAT)
-        if isinstance(found, int) and found < FORMAT:
-            raise LakeTooOld(root, found, FORMAT)
-        return msgspec.json.decode(body, type=_Marker)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (OSError, msgspec.DecodeError) as error:
-        raise LakeDamaged(
-            f"{root}/{MARKER}: cannot be read ({error})", f"{root}/{MARKER}：无法读取（{error}）"
-        ) from error
-
-
-def _holds_bars(root: str) -> bool:
-    """Return whether anything was ever committed to the table `bars` below `root`."""
-    log = Path(root) / "bars" / "_delta_log"
-    return any(entry.suffix in {".json", ".parquet"} and entry.stem.strip("0") for entry in log.glob("*"))
-
-
-def _create(root: str, publisher: Publisher, clock: Clock, origin: Origin, holds: Holds) -> _Marker:
-    """Make an empty lake; the marker comes last, so a lake that bears it is whole.
-
-    Two at once take turns; one that was killed on the way is finished by the next.
-    """
-    with writing(root):
-        (Path(root) / SPOOL).mkdir(parents=True, exist_ok=True)
-        with FileLock(str(Path(root) / LOCK)):
-            for log in publisher.logs.values():
-                log.create()
-            publisher.publish()
-            marker = _Marker(uuid4().hex, FORMAT, origin, clock.now(), holds)
-            LocalObjects(root).put_if_absent(MARKER, msgspec.json.encode(marker))
-    made = _marker(root)
-    if made is None:
-        raise LakeUnwritable(f"{root}: the lake could not be made", f"{root}：无法创建数据湖")
-    return made

@@ -15,7 +15,7 @@ from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Sc
 from deltalake.exceptions import CommitFailedError, DeltaError
 from deltalake.transaction import AddAction, RemoveAction
 
-from ..errors import BadRequest, CommitConflict
+from ..errors import BadRequest, CommitConflict, LakeDamaged
 from ..schemas import action, bar, quality, requests
 from ..schemas.bar import TIME
 from . import coverage
@@ -223,12 +223,18 @@ class DeltaLog:
     def version(self) -> int:
         """Return the newest version of the log, after a look at the disk."""
         if self._handle is None:
-            self._handle = DeltaTable(str(self._root))
-            self._dated = self._date(int(self._handle.version()))
+            self._dated = self._date(int(self._at_hand().version()))
         elif not self._is_newest(int(self._handle.version())):
-            self._handle.update_incremental()
+            self._refresh(self._handle)
             self._dated = self._date(int(self._handle.version()))
-        return int(self._handle.version())
+        return int(self._at_hand().version())
+
+    def newest_is_blank(self) -> bool:
+        """Say whether the newest entry has no bytes; delta-rs takes it for a commit that did nothing."""
+        try:
+            return self._entry_at(self.version()).stat().st_size == 0
+        except FileNotFoundError:
+            return False
 
     def _is_newest(self, version: int) -> bool:
         """Say whether the log ends there, by two names: asking delta-rs takes 100 times as long."""
@@ -252,7 +258,10 @@ class DeltaLog:
                 body = self._entry_at(version).read_bytes()
             except FileNotFoundError:
                 return
-            yield parse(self.spec.name, version, body)
+            try:
+                yield parse(self.spec.name, version, body)
+            except msgspec.DecodeError as error:
+                raise self.damaged(f"version {version} cannot be read", f"版本 {version} 无法读取") from error
 
     def paths_at(self, version: int) -> list[str]:
         """Return the files that were live at an earlier version; BadRequest when the log has forgotten it."""
@@ -343,10 +352,30 @@ class DeltaLog:
                 checkpoint(self._root.parent, self._root, version)
         return version
 
+    def damaged(self, en: str, zh: str) -> LakeDamaged:
+        """Return the error that says what is wrong with this log, and the way back."""
+        return LakeDamaged(
+            f"{self._root / '_delta_log'}: {en}: `klake doctor --repair` mends the log",
+            f"{self._root / '_delta_log'}：{zh}：`klake doctor --repair` 可以修复日志",
+        )
+
     def _at_hand(self) -> DeltaTable:
         if self._handle is None:
-            self._handle = DeltaTable(str(self._root))
+            try:
+                self._handle = DeltaTable(str(self._root))
+            except DeltaError as error:
+                raise self._misread(error) from error
         return self._handle
+
+    def _refresh(self, handle: DeltaTable) -> None:
+        try:
+            handle.update_incremental()
+        except DeltaError as error:
+            raise self._misread(error) from error
+
+    def _misread(self, error: DeltaError) -> LakeDamaged:
+        why = str(error).partition("\n")[0]  # a trace of its threads follows
+        return self.damaged(f"the log cannot be read ({why})", f"日志无法读取（{why}）")
 
     def _inside(self, path: str) -> str:
         return path.removeprefix(f"{self.spec.name}/")

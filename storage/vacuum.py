@@ -154,8 +154,8 @@ def _named(root: str, publisher: Publisher) -> set[str]:
     for path in (Path(root) / MANIFESTS).glob("*.json"):
         try:
             kept = msgspec.json.decode(path.read_bytes(), type=Manifest)
-        except FileNotFoundError:
-            continue
+        except (FileNotFoundError, msgspec.DecodeError):
+            continue  # garbage is followed by nobody
         named |= {file.path for file in kept.files} | set(kept.extras.values()) | {listing(kept.version)}
     return named
 
