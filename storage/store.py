@@ -92,8 +92,9 @@ class Store:
         if "://" in path:
             raise BadRequest("lake path", path, hint="only local folders so far")
         root = str(Path(path).resolve())
-        with writing(root):
-            finish(root)
+        if not read_only:
+            with writing(root):
+                finish(root)
         marker, publisher = marked(root), Publisher(root, clock)
         if marker is None and not create:
             raise absent(path, holds)
