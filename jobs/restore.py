@@ -6,14 +6,14 @@ called held and is not. The next opening of the books rebuilds the ledger from `
 """
 
 from collections.abc import Sequence
-from datetime import datetime
 
 from ..errors import CommitConflict
-from ..schemas.coverage import Covered, Reason, Series, Standing
-from ..schemas.requests import Asked, rows
+from ..schemas.coverage import Covered
+from ..schemas.requests import rows
 from ..storage.restore import Hole, Restored
 from ..storage.runs import run_id
 from .desk import Books, Desk
+from .withdraw import missing_rows
 
 __all__ = ["restore"]
 
@@ -59,12 +59,15 @@ class _Loss:
     def write_down(self, holes: Sequence[Hole]) -> None:
         """Add a row to `requests` for each hole; those of an attempt that is redone stay."""
         self._attempts += 1
-        page, now = f"{self._run}-restore-{self._attempts}", self._desk.clock.now()
-        self._books.store.append("requests", rows(_numbered(holes, page, self._run, self._why, now)))
-        self._told += [
-            Covered(hole.series, hole.sessions, Standing.MISSING, Reason.NONE, page, page, now)
-            for hole in holes
-        ]
+        page, spans = (
+            f"{self._run}-restore-{self._attempts}",
+            [(hole.series, hole.sessions) for hole in holes],
+        )
+        asked, covered = missing_rows(
+            spans, page, self._run, self._why, self._desk.clock.now(), endpoint="restore"
+        )
+        self._books.store.append("requests", rows(asked))
+        self._told += covered
 
     def record(self) -> None:
         """Take the holes out of coverage, for plans and for SQL."""
@@ -73,20 +76,3 @@ class _Loss:
             self._books.ledger.record(self._told)
             self._books.state.set_tag(store.id, store.version_of("requests"))
             store.publish_extra("coverage", self._books.ledger.table())
-
-
-def _numbered(holes: Sequence[Hole], page: str, run: str, why: str, now: datetime) -> list[Asked]:
-    """Return the rows of `requests`, the stretches of a series counted from 0."""
-    counts: dict[Series, int] = {}
-    out = list[Asked]()
-    for hole in holes:
-        number = counts[hole.series] = counts.get(hole.series, -1) + 1
-        out.append(
-            Asked(
-                vendor=hole.series.vendor, symbol=hole.series.symbol, freq=hole.series.freq, endpoint="restore",
-                asked_end=None, asked_count=0, adjust="none", proved=hole.sessions, standing=Standing.MISSING,
-                rows=0, outcome="withdrawn", reason=why, account="", page_id=page, stretch=number, run=run,
-                fetched_at=now, received_bytes=0,
-            )
-        )  # fmt: skip
-    return out

@@ -17,7 +17,7 @@ from ..schemas.span import Span, missing
 from ..schemas.symbol import Symbol
 from .desk import Books
 
-__all__ = ["Lost", "outstanding", "unheld", "withdraw"]
+__all__ = ["Lost", "missing_rows", "outstanding", "unheld", "withdraw"]
 
 _NO_BAR: Final = (Standing.OPEN, Reason.VENDOR_NONE)
 _CHUNK: Final = 500
@@ -46,16 +46,32 @@ def withdraw(books: Books, lost: Iterable[Lost], why: str, now: datetime) -> Non
     ]
     if not given:
         return
-    page, counts = f"lost-{uuid4().hex}", Counter[Series]()
-    asked = list[Asked]()
-    for series, days in given:
-        asked.append(_asked(series, days, page, counts[series], why, now))
-        counts[series] += 1
+    asked, covered = missing_rows(given, f"lost-{uuid4().hex}", "repair", why, now, endpoint=_ENDPOINT)
     books.store.append("requests", rows(asked))
-    books.ledger.record(
-        Covered(series, days, Standing.MISSING, Reason.NONE, page, page, now) for series, days in given
-    )
+    books.ledger.record(covered)
     books.state.set_tag(books.store.id, books.store.version_of("requests"))
+
+
+def missing_rows(
+    holes: Iterable[tuple[Series, Span[date]]], page: str, run: str, why: str, now: datetime, *, endpoint: str
+) -> tuple[list[Asked], list[Covered]]:
+    """Return what `requests` and the ledger are told of sessions whose bars are not held any more.
+
+    `page` names the event, and must be new; `endpoint` is what stands in for a vendor's word.
+    """
+    counts, asked, covered = Counter[Series](), list[Asked](), list[Covered]()
+    for series, days in holes:
+        asked.append(
+            Asked(
+                vendor=series.vendor, symbol=series.symbol, freq=series.freq, endpoint=endpoint, asked_end=None,
+                asked_count=0, adjust="none", proved=days, standing=Standing.MISSING, rows=0, outcome="withdrawn",
+                reason=why, account="", page_id=page, stretch=counts[series], run=run, fetched_at=now,
+                received_bytes=0,
+            )
+        )  # fmt: skip
+        covered.append(Covered(series, days, Standing.MISSING, Reason.NONE, page, page, now))
+        counts[series] += 1
+    return asked, covered
 
 
 def outstanding(books: Books) -> bool:
@@ -72,14 +88,6 @@ def outstanding(books: Books) -> bool:
         ):
             return True
     return False
-
-
-def _asked(series: Series, days: Span[date], page: str, number: int, why: str, now: datetime) -> Asked:
-    return Asked(
-        vendor=series.vendor, symbol=series.symbol, freq=series.freq, endpoint=_ENDPOINT, asked_end=None,
-        asked_count=0, adjust="none", proved=days, standing=Standing.MISSING, rows=0, outcome="failed", reason=why,
-        account="", page_id=page, stretch=number, run="repair", fetched_at=now, received_bytes=0,
-    )  # fmt: skip
 
 
 def unheld(books: Books) -> list[Lost]:
