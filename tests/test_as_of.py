@@ -286,7 +286,7 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("small_pieces")
 def test_as_of_answers_never_change_whatever_is_done_to_the_lake() -> None:
-    examples, steps = (150, 40) if PROOF else (8, 30)
+    examples, steps = (60, 40) if PROOF else (8, 30)
 
     run_state_machine_as_test(
         Lake,
