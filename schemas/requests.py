@@ -35,7 +35,9 @@ SCHEMA: Final = pa.schema(
         pa.field("proved_end", pa.date32()),  # exclusive
         pa.field("standing", pa.string()),  # coverage.Standing; null: this row proves nothing
         pa.field("rows", pa.int32(), nullable=False),  # bars inside the stretch
-        pa.field("outcome", pa.string(), nullable=False),  # page.Outcome, or withdrawn: no page, a restore or repair
+        pa.field(
+            "outcome", pa.string(), nullable=False
+        ),  # page.Outcome, or withdrawn: no page, a restore or repair
         pa.field("reason", pa.string(), nullable=False),  # coverage.Reason where proved, else free text
         pa.field("account", pa.string(), nullable=False),  # hash of vendor and credential
         pa.field("page_id", pa.string(), nullable=False),

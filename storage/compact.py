@@ -16,10 +16,10 @@ import polars as pl
 import pyarrow as pa
 
 from ..errors import LakeDamaged
-from ..schemas.bar import PARTITION, SCHEMA
 from ..schemas.clock import Clock
 from ..schemas.freq import Freq
 from . import datafiles
+from .body import BODY
 from .checksum import RowSum
 from .claims import claim
 from .datafiles import DataFile
@@ -36,7 +36,6 @@ _MANY: Final = 8
 _SHARE: Final = (
     4  # a merge is due when it brings at least a quarter of the largest file: each row moves log times
 )
-_BODY: Final = pa.schema([f for f in SCHEMA if f.name not in PARTITION])
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +109,7 @@ class Compactor:
         try:
             for after, upto in ranges(weigh((file.rows, manifest.symbols_of(file)) for file in job.files)):
                 parts = [datafiles.read_between(self._root, file.path, after, upto) for file in job.files]
-                rows = pa.concat_tables([part.select(_BODY.names).cast(_BODY) for part in parts])
+                rows = pa.concat_tables([part.select(BODY.names).cast(BODY) for part in parts])
                 before.add(rows)
                 for sink, share in zip(sinks, job.split(rows), strict=True):
                     if share.num_rows:
@@ -129,7 +128,7 @@ class Compactor:
     def _verify(self, group: Sequence[LiveFile], before: RowSum, done: Sequence[DataFile]) -> None:
         """Read back what was written; LakeDamaged unless it holds the very rows."""
         after = RowSum()
-        after.read((Path(self._root) / made.path for made in done), _BODY)
+        after.read((Path(self._root) / made.path for made in done), BODY)
         if before != after or before.rows != sum(file.rows for file in group):
             raise LakeDamaged(
                 f"compaction of {group[0].path} and {len(group) - 1} more: {after.rows} rows were written for "
@@ -150,14 +149,14 @@ class _Job:
         """Return the rows of each new file, sorted by (symbol, ts)."""
         frame = cast(pl.DataFrame, pl.from_arrow(rows)).sort("symbol", "ts")
         if len(self.starts) == 1:
-            return [frame.to_arrow().cast(_BODY)]
+            return [frame.to_arrow().cast(BODY)]
         tier = tier_column(frame, self.tiers)
         ends = [*self.starts[1:], None]
         inside = [
             (tier >= start) & (tier < end) if end is not None else tier >= start
             for start, end in zip(self.starts, ends, strict=True)
         ]
-        return [frame.filter(mask).to_arrow().cast(_BODY) for mask in inside]
+        return [frame.filter(mask).to_arrow().cast(BODY) for mask in inside]
 
 
 def _jobs(live: Sequence[LiveFile], tiers: Tiers) -> list[_Job]:

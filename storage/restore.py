@@ -10,18 +10,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import polars as pl
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from ..errors import LakeError
-from ..schemas.bar import PARTITION, SCHEMA, Flag, State
+from ..schemas.bar import Flag, State
 from ..schemas.coverage import Series
 from ..schemas.span import Span
 from . import datafiles
 from .batches import short_key
+from .body import BODY, framed, nothing
 from .claims import claim
 from .datafiles import DataFile
 from .layout import CURRENT, PAST, Partition, file_name
@@ -35,7 +36,6 @@ __all__ = ["Hole", "Restored", "Told", "restore"]
 
 _WAIT_S: Final = 60.0
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_BODY: Final = pa.schema([f for f in SCHEMA if f.name not in PARTITION])
 _SETTLED: Final = {State.OPEN.value: 0, State.CLOSED.value: 1, State.FINAL.value: 2}
 _APART: Final = timedelta(days=15)  # no exchange rests longer: what lies farther apart are two stretches
 
@@ -248,12 +248,12 @@ class _Part:
 
     def _sorted(self, output: _Output, rows: pl.DataFrame) -> Iterator[tuple[_Output, pa.Table]]:
         if rows.height:
-            yield output, rows.sort("symbol", "ts", "known_at").to_arrow().cast(_BODY)
+            yield output, rows.sort("symbol", "ts", "known_at").to_arrow().cast(BODY)
 
     def _left(self, piece: _Piece, path: str) -> pl.DataFrame:
         key, mine = short_key(self.partition.freq), pl.col("file") == path
         kept = piece.now.filter(mine).join(piece.out.filter(mine).select(key), on=key, how="anti")
-        return pl.concat([kept.select(_BODY.names), self._back(piece, mine)])
+        return pl.concat([kept.select(BODY.names), self._back(piece, mine)])
 
     def _back(self, piece: _Piece, which: pl.Expr) -> pl.DataFrame:
         return self._stamped(piece.back.filter(which))
@@ -261,23 +261,23 @@ class _Part:
     def _past(self, piece: _Piece) -> pl.DataFrame:
         """Return the rows that are history from now on, and the tombstones of those that have no successor."""
         tombs = piece.withdrawn.with_columns((pl.col("flags") | Flag.WITHDRAWN).cast(pl.Int32))
-        return pl.concat([piece.ended.select(_BODY.names), self._stamped(tombs)])
+        return pl.concat([piece.ended.select(BODY.names), self._stamped(tombs)])
 
     def _stamped(self, rows: pl.DataFrame) -> pl.DataFrame:
         stamp = pl.lit(self.known_at).cast(pl.Datetime("us", "UTC")).alias("known_at")
-        return rows.with_columns(stamp).select(_BODY.names)
+        return rows.with_columns(stamp).select(BODY.names)
 
     def _ranges(self) -> list[Range]:
         return ranges(weigh([*self.then.values(), *self.now.values()]))
 
     def _compared(self, span: Range) -> _Piece:
         key = short_key(self.partition.freq)
-        rest = [name for name in _BODY.names if name not in {*key, "known_at"}]
+        rest = [name for name in BODY.names if name not in {*key, "known_at"}]
         then, now = self._read(self.then, span), self._read(self.now, span)
         held = now.select(*key, "file", *(pl.col(name).alias(f"{name}_now") for name in rest))
         both = then.drop("file").join(held, on=key, how="left")
         differs = pl.any_horizontal(pl.col(name).ne_missing(pl.col(f"{name}_now")) for name in rest)
-        back = both.filter(pl.col("file").is_null() | differs).select(*_BODY.names, "file")
+        back = both.filter(pl.col("file").is_null() | differs).select(*BODY.names, "file")
         comes = back.filter(pl.col("file").is_not_null()).select(*key, pl.col("state").alias("comes"))
         gone = now.join(then.select(key), on=key, how="anti")
         gone = gone.with_columns(pl.lit(None, pl.String).alias("comes"))
@@ -285,11 +285,11 @@ class _Part:
 
     def _read(self, files: _Symbols, span: Range) -> pl.DataFrame:
         """Return the rows of a range of symbols, each with its file."""
-        parts = [_EMPTY]
+        parts = [nothing().with_columns(pl.lit(None, pl.String).alias("file"))]
         for path, (_, symbols) in files.items():
             if any((span[0] is None or s > span[0]) and (span[1] is None or s <= span[1]) for s in symbols):
-                rows = datafiles.read_between(self.root, path, *span).select(_BODY.names)
-                parts.append(_frame(rows).with_columns(pl.lit(path).alias("file")))
+                rows = framed(datafiles.read_between(self.root, path, *span))
+                parts.append(rows.with_columns(pl.lit(path).alias("file")))
         return pl.concat(parts)
 
     def _holes(self, piece: _Piece) -> Iterator[Hole]:
@@ -318,12 +318,3 @@ class _Part:
         """Return how far apart neighbours of one stretch may lie: bars of a year begin a year apart."""
         first = date(2000, 1, 1)
         return self.partition.freq.following(first) - first + _APART
-
-
-def _frame(rows: pa.Table) -> pl.DataFrame:
-    return cast(pl.DataFrame, pl.from_arrow(rows.cast(_BODY))).with_columns(
-        pl.col("ts", "fetched_at", "known_at").cast(pl.Datetime("us", "UTC"))
-    )
-
-
-_EMPTY: Final = _frame(_BODY.empty_table()).with_columns(pl.lit(None, pl.String).alias("file"))

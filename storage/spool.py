@@ -95,7 +95,7 @@ class Spool:
     def living(self) -> frozenset[str]:
         """Return the segments into which runs of other processes have put pages and have not ended."""
         own = {segment.stem for segment in (*self._mine.values(), *self._sealed)}
-        locks = [path for path in self._folder.glob(f"*{_LOCK}") if path.stem not in own]
+        locks = [path for path in self._folder.glob(f"*.*{_LOCK}") if path.stem not in own]
         return frozenset(path.stem for path in locks if _held(path))
 
     def adopt(self) -> None:

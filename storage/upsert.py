@@ -15,10 +15,11 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 
-from ..schemas.bar import PARTITION, SCHEMA, TIME, VALUES, State
+from ..schemas.bar import TIME, VALUES, State
 from ..schemas.freq import Freq
 from ..schemas.report import WriteReport
 from .batches import Batch, rank, short_key
+from .body import BODY, framed, nothing
 from .layout import PAST, Partition
 from .manifest import LiveFile, Manifest
 from .rolling import PIECE, Range, ranges, weigh
@@ -28,8 +29,7 @@ __all__ = ["Change", "Output", "Reads", "plan"]
 
 _FOLD: Final = 32  # a file this many times larger than what comes in is left alone, unless rows in it change
 _CROWD: Final = 8
-_BODY: Final = pa.schema([f for f in SCHEMA if f.name not in PARTITION])
-_STORED: Final = [name for name in _BODY.names if name != "known_at"]
+_STORED: Final = [name for name in BODY.names if name != "known_at"]
 
 
 class Reads(Protocol):
@@ -81,7 +81,7 @@ class Change:
                 if piece.fresh is not None and output.kind == "tier" and not output.files:
                     rows = self._stamped(piece.fresh, output)
                 else:
-                    rows = self._rows(output, piece, span).sort("symbol", "ts").to_arrow().cast(_BODY)
+                    rows = self._rows(output, piece, span).sort("symbol", "ts").to_arrow().cast(BODY)
                 if rows.num_rows:
                     yield output, rows
 
@@ -113,7 +113,7 @@ class Change:
         return any((after is None or s > after) and (upto is None or s <= upto) for s in self.symbols[path])
 
     def _held(self, path: str, span: Range) -> pl.DataFrame:
-        return _frame(self.reads(path, *span))
+        return framed(self.reads(path, *span))
 
     def _stamped(self, fresh: pa.Table, output: Output) -> pa.Table:
         """Return the rows of an output that takes new ones only; they are in order already."""
@@ -121,14 +121,16 @@ class Change:
             columns = cast(pl.DataFrame, pl.from_arrow(fresh.select(["ts", "session"])))
             fresh = fresh.filter(pa.array(self._inside(columns, output).to_numpy()))
         stamp = pa.scalar(self.known_at, TIME)
-        return fresh.append_column(_BODY.field("known_at"), pa.repeat(stamp, fresh.num_rows))
+        return fresh.append_column(BODY.field("known_at"), pa.repeat(stamp, fresh.num_rows))
 
     def _rows(self, output: Output, piece: "_Piece", span: Range) -> pl.DataFrame:
-        key, names, wins = short_key(self.batch.partition.freq), _BODY.names, piece.judged
+        key, names, wins = short_key(self.batch.partition.freq), BODY.names, piece.judged
         if output.kind == "past":
             revised = wins.filter(pl.col("verdict") == "revised").select(key)
             old = [frame.join(revised, on=key, how="semi").select(names) for frame in piece.held.values()]
-            return pl.concat([_EMPTY, *old, *(self._held(path, span).select(names) for path in output.files)])
+            return pl.concat(
+                [nothing(), *old, *(self._held(path, span).select(names) for path in output.files)]
+            )
         theirs = pl.col("file").is_in(list(output.files))
         if output.kind == "tier":
             theirs |= pl.col("file").is_null()
@@ -299,15 +301,6 @@ def _stamped(wins: pl.DataFrame, known_at: Any) -> pl.DataFrame:
     return wins.select(*_STORED, stamp.cast(pl.Datetime("us", "UTC")).alias("known_at"))
 
 
-def _frame(table: pa.Table) -> pl.DataFrame:
-    return cast(pl.DataFrame, pl.from_arrow(table)).with_columns(
-        pl.col("ts", "fetched_at", "known_at").cast(pl.Datetime("us", "UTC"))
-    )
-
-
-_EMPTY: Final = _frame(_BODY.empty_table())
-
-
 def _new(batch: pl.DataFrame) -> pl.DataFrame:
     """Return the rows of the batch as `_wins` does when nothing is held."""
     return batch.with_columns(
@@ -327,7 +320,7 @@ def _wins(
         frame.join(wanted, on=key, how="semi").with_columns(pl.lit(path).alias("file"))
         for path, frame in held.items()
     ]
-    stored = pl.concat([part.select(*_BODY.names, "file") for part in parts])
+    stored = pl.concat([part.select(*BODY.names, "file") for part in parts])
     renamed = stored.rename({name: f"{name}_old" for name in stored.columns if name not in {*key, "file"}})
     both = batch.join(renamed, on=key, how="left")
     ours, theirs = rank("state"), rank("state_old")
