@@ -107,6 +107,7 @@ def _reported(desk: Desk, name: str, job: Job, books: Books) -> RunReport:
         _Run(desk, name, job, vendor, books, report).go()
     finally:
         vendor.close()
+        books.store.raw.release()
         report.seconds = (desk.clock.now() - began).total_seconds()
         report.cpu_s, report.peak_mb = time.process_time() - cpu, peak_mb()
         books.runs.finish(report, desk.clock.now())

@@ -66,6 +66,11 @@ class RawZone:
             self._spool.seal_all()
             self._adopt()
 
+    def release(self) -> None:
+        """Say that the run has ended, whatever became of it: others may store its pages; nothing to do after `seal`."""
+        with self._guard:
+            self._spool.release()
+
     def pages(self, since: datetime | None = None) -> Iterator[Page]:
         """Yield the pages received at or after `since` (all when None), in no order across vendors.
 

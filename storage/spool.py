@@ -37,14 +37,15 @@ class Segment:
         # A reader that looks whether the owner lives may hold it for an instant.
         self.lock = FileLock(str(self.path.with_suffix(_LOCK)), timeout=_LOOK_S, thread_local=False)
         self.lock.acquire()
-        self._file = self.path.open("xb")
+        self._file = self.path.open("xb", buffering=0)  # what a full disk refuses must not wait in a buffer
         sync_directory(spool)
 
     def append(self, frames_: Sequence[bytes]) -> None:
         """Append whole frames and make them durable; on an error nothing of them stays."""
         try:
-            self._file.write(b"".join(frames_))
-            self._file.flush()
+            rest = memoryview(b"".join(frames_))
+            while rest:
+                rest = rest[self._file.write(rest) :]
             os.fsync(self._file.fileno())
         except OSError:
             with suppress(OSError):
@@ -91,6 +92,13 @@ class Spool:
             self.seal(vendor)
         while self._sealed:
             self._sealed.pop().unlock()
+
+    def release(self) -> None:
+        """Say that the run has ended, though it could not seal: the next one stores what it received."""
+        for segment in (*self._mine.values(), *self._sealed):
+            segment.close()
+            segment.unlock()
+        self._mine, self._sealed = {}, []
 
     def living(self) -> frozenset[str]:
         """Return the segments into which runs of other processes have put pages and have not ended."""

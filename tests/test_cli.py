@@ -271,16 +271,6 @@ def test_doctor_finds_all_well_in_a_fresh_lake(klake: Klake) -> None:
     }
 
 
-def test_doctor_names_a_file_that_is_gone_and_what_to_do(klake: Klake, stand: Stand) -> None:
-    klake("sync", *AD_HOC)
-    next((stand.folder / "lake" / "bars" / "era=current" / "vendor=qos").rglob("*.parquet")).unlink()
-
-    said = klake("doctor")
-
-    assert said.code == 1
-    assert "bad   lake" in said.out and "->" in said.out
-
-
 def test_no_key_is_ever_printed(klake: Klake, stand: Stand) -> None:
     key = stand.sandbox.secrets["qos"]["default"]
     klake("sync", *AD_HOC)

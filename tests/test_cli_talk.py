@@ -239,31 +239,6 @@ def test_a_plan_without_requests_never_claims_that_all_is_there_while_series_are
     assert "nothing to ask for now" in again.err and "parked: ZZZZ.US 1d" in again.err
 
 
-def test_doctor_gives_one_advice_for_a_garbage_manifest(klake: Klake, stand: Stand) -> None:
-    klake("sync")
-    newest = max((stand.folder / "lake" / "_manifest").glob("*.json"))
-    newest.write_text("garbage")
-
-    said, status = klake("doctor"), klake("status")
-
-    assert said.code == status.code == 1
-    assert "delete it, klake writes a new one" in status.err
-    assert "delete it, klake writes a new one" in said.out and "backup" not in said.out
-    newest.unlink()
-    assert klake("status").code == 0 and klake("bars", "AAPL.US").code == 0
-
-
-def test_doctor_never_advises_to_delete_what_was_received(klake: Klake, stand: Stand) -> None:
-    klake("sync")
-    file = next((stand.folder / "lake" / "bars" / "era=current").rglob("*.parquet"))
-    file.write_bytes(file.read_bytes()[:100])
-
-    said = klake("doctor")
-
-    assert said.code == 1 and "delete" not in said.out
-    assert "raw" in said.out and "move the lake aside" in said.out
-
-
 # One tongue
 
 
