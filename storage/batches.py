@@ -129,13 +129,15 @@ def _slices(bars: pa.Table) -> Iterator[pa.RecordBatch]:
         raise BadRequest("columns", ", ".join(bars.column_names), hint=f"missing: {', '.join(absent)}")
     crumbs, waiting = list[pa.RecordBatch](), 0
     for part in bars.select(INCOMING.names).to_batches(max_chunksize=_SLICE):
-        if part.num_rows == 0:
-            continue
-        crumbs.append(part)
-        waiting += part.num_rows
-        if waiting >= _CRUMBS:
-            yield pa.concat_batches(crumbs) if len(crumbs) > 1 else part
+        large = part.num_rows >= _CRUMBS  # never put together with others, which would copy it
+        if not large and part.num_rows:
+            crumbs.append(part)
+            waiting += part.num_rows
+        if crumbs and (large or waiting >= _CRUMBS):
+            yield pa.concat_batches(crumbs) if len(crumbs) > 1 else crumbs[0]
             crumbs, waiting = [], 0
+        if large:
+            yield part
     if crumbs:
         yield pa.concat_batches(crumbs) if len(crumbs) > 1 else crumbs[0]
 

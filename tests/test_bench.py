@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from benchmarks import __main__ as bench
@@ -12,6 +13,7 @@ from benchmarks.timing import Row, beside
 from klake.schemas.bar import INCOMING
 from klake.schemas.clock import ManualClock
 from klake.schemas.freq import Freq
+from klake.storage.batches import batches
 from klake.storage.store import Store
 
 TINY = Scale("tiny", 60, 900, 3, 25)
@@ -61,6 +63,15 @@ def test_calls_are_taken_in_turn_and_the_first_round_does_not_count() -> None:
     took = beside({"a": lambda: order.append("a"), "b": lambda: order.append("b")}, runs=2)
 
     assert order == ["a", "b"] * 3 and took.keys() == {"a", "b"}
+
+
+def test_large_chunks_that_come_in_are_never_copied() -> None:
+    chunk = daily(300, sessions(1_000))
+    bars = pa.concat_tables([chunk, chunk.slice(0, 10), chunk.slice(10, 20), chunk])
+
+    shares = [share.rows.num_rows for batch in batches(bars) for share in batch.shared_by]
+
+    assert set(shares) == {300_000, 30}
 
 
 def test_a_row_says_whether_it_reached_its_aim() -> None:
