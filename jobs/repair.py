@@ -98,11 +98,12 @@ def _lost_of(one: Damage) -> tuple[str, str]:
 
 
 def _bars(desk: Desk, books: Books, found: Sequence[Damage]) -> Iterator[Step]:
-    for one in found:
-        if one.held is not None and not one.held.past:
-            lost = Lost(one.held.vendor, one.held.freq, one.held.symbols, one.held.days)
-            withdraw(books, [lost], f"damaged file {one.path.rsplit('/', 1)[-1]}", desk.clock.now())
-    books.store.let_go(found)
+    with books.store.booking():  # a sync in between would leave sessions that are called held and are not
+        for one in found:
+            if one.held is not None and not one.held.past:
+                lost = Lost(one.held.vendor, one.held.freq, one.held.symbols, one.held.days)
+                withdraw(books, [lost], f"damaged file {one.path.rsplit('/', 1)[-1]}", desk.clock.now())
+        books.store.let_go(found)
     for one in found:
         yield Step(
             "bars", f"{one.path}: {one.wrong}; let go of, it held {one.holding}", _bring_again(desk, one)
