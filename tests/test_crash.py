@@ -256,7 +256,7 @@ def _cleaned(case: Case, clock: ManualClock) -> None:
     named |= {seed(name) for name in ("bars", "past", *TABLES, "coverage", "sessions", "yields")}
     named |= {f"_manifest/{manifest.version:020d}.json", "_manifest/views", "klake-lake.json", "lake.duckdb"}
     kept = re.compile(r"\w+/_delta_log/(\d{20}\.(json|checkpoint\.parquet)|_last_checkpoint)"
-                      r"|_spool/(commit\.lock|keep\.lock|vacuumed)|_state/.*|raw/\w+/[-\d]+/\w+\.\w+\.kraw")  # fmt: skip
+                      r"|_spool/((booking|commit|keep)\.lock|vacuumed)|_state/.*|raw/\w+/[-\d]+/\w+\.\w+\.kraw")  # fmt: skip
     found = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
     assert [path for path in sorted(found - named) if not kept.fullmatch(path)] == []
     assert {path for path in named - found if not path.endswith("_seed.parquet")} == set()
