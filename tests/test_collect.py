@@ -58,7 +58,7 @@ def listing(folder: Path) -> dict[str, tuple[int, int]]:
     return {
         str(p.relative_to(folder)): (p.stat().st_size, p.stat().st_mtime_ns)
         for p in folder.rglob("*")
-        if p.is_file()
+        if p.is_file() and "_state" not in p.parts  # SQLite's side files come and go with connections
     }
 
 
