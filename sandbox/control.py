@@ -14,6 +14,7 @@ from .http import Asked, Reply, in_json, parsed
 from .instruments import Instrument
 from .journal import Journal, stamp
 from .limits import Plan
+from .longbridge import Longbridge
 from .market import Market, Restatement
 from .qos import Qos
 
@@ -27,9 +28,10 @@ class Control:
     """
 
     def __init__(
-        self, market: Market, clock: SandboxClock, journal: Journal, faults: Faults, qos: Qos
+        self, market: Market, clock: SandboxClock, journal: Journal, faults: Faults, qos: Qos, longbridge: Longbridge
     ) -> None:
         self.market, self.clock, self.journal, self.faults, self.qos = market, clock, journal, faults, qos
+        self.longbridge = longbridge
         self.about: dict[str, Any] = {}  # URLs and secrets, once the doors are open
 
     def answer(self, asked: Asked) -> Reply:
@@ -97,17 +99,20 @@ class Control:
 
     def _dials(self) -> dict[str, Any]:
         plans = {p.name: {k: v for k, v in asdict(p).items() if k != "key"} for p in self.qos.plans.values()}
-        return self.faults.shown() | {"keys": plans, "closing_delay_s": self.market.closing_delay_s}
+        return self.faults.shown() | {
+            "keys": plans, "closing_delay_s": self.market.closing_delay_s, "longbridge": self.longbridge.shown(),
+        }  # fmt: skip
 
     def _put_faults(self, given: dict[str, Any]) -> dict[str, Any]:
-        """`rules` replaces the rules, `dials`, `keys` and `closing_delay_s` turn, `restate` adds."""
-        known = ("rules", "dials", "keys", "closing_delay_s", "restate")
+        """`rules` replaces the rules, `restate` adds, all others turn; `longbridge` has its own dials."""
+        known = ("rules", "dials", "keys", "closing_delay_s", "restate", "longbridge")
         for name in given:
             if name not in known:
                 raise BadRequest("faults", name, known)
         plans = {name: self._plan(name, changes) for name, changes in given.get("keys", {}).items()}
         delay = float(given.get("closing_delay_s", self.market.closing_delay_s))
         restated = [self._restatement(one) for one in given.get("restate", ())]
+        self.longbridge.put(given.get("longbridge", {}))
         self.faults.put(given.get("rules"), given.get("dials", {}))
         # Nothing is turned until everything has been understood.
         self.qos.plans |= plans
@@ -132,6 +137,7 @@ class Control:
         self.journal.clear()
         self.faults.reset()
         self.qos.reset()
+        self.longbridge.reset()
         self.market.calm()
         return self._time()
 

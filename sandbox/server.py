@@ -14,13 +14,17 @@ from .control import Control
 from .faults import Faults
 from .http import Door, Face
 from .journal import Journal
+from .longbridge import Longbridge
+from .longbridge_http import LongbridgeHttp
+from .longbridge_line import Sessions
+from .longbridge_socket import Socket
 from .market import Market
 from .qos import Qos
 
 __all__ = ["START", "VENDORS", "Sandbox", "serve"]
 
 START: Final = datetime(2026, 11, 20, 8, tzinfo=UTC)
-VENDORS: Final = ("qos",)
+VENDORS: Final = ("qos", "longbridge")
 
 
 class Sandbox:
@@ -52,8 +56,9 @@ class Sandbox:
         self.market, self.clock = Market(seed, instruments), SandboxClock(clock_start, rate)
         self.journal, self.faults = Journal(), Faults(seed)
         self.qos = Qos(self.market, self.clock, self.journal, self.faults)
-        control = Control(self.market, self.clock, self.journal, self.faults, self.qos)
-        self._doors = [Door(control, port)]
+        self.longbridge = Longbridge(self.market, self.clock, self.journal, self.faults)
+        control = Control(self.market, self.clock, self.journal, self.faults, self.qos, self.longbridge)
+        self._doors: list[Door | Socket] = [Door(control, port)]
         self.control_url = self._doors[0].url
         self.secrets: dict[str, dict[str, str]] = {}
         self.urls: dict[str, str] = {}
@@ -61,7 +66,23 @@ class Sandbox:
             self._open_next(self.qos, port)
             self.urls["qos"] = self._doors[-1].url
             self.secrets["qos"] = {plan.name: plan.key for plan in self.qos.plans.values()}
+        if "longbridge" in vendors:
+            self._open_longbridge(port)
         control.about = self.about
+
+    def _open_longbridge(self, port: int) -> None:
+        """Open Longbridge's two doors: HTTP, and the WebSocket that its one-time passwords open."""
+        sessions = Sessions()
+        self._open_next(LongbridgeHttp(self.longbridge, sessions), port)
+        self.urls["longbridge"] = self._doors[-1].url
+        socket = Socket(self.longbridge, sessions, port and port + len(self._doors))
+        self._doors.append(socket)
+        self.urls["longbridge_quote"] = socket.url
+        self.secrets["longbridge"] = {
+            f"{account.name}.{part}": getattr(account, part)
+            for account in self.longbridge.accounts.values()
+            for part in ("app_key", "app_secret", "access_token")
+        }
 
     def _open_next(self, face: Face, port: int) -> None:
         """Open a vendor's door; where its port is taken, leave none open."""
