@@ -41,7 +41,7 @@ def decoded(body: bytes, columns: type[T], vendor: str) -> dict[str, T]:
         These are no tables, or one lacks a column.
     """
     try:
-        kept = _decoder(columns).decode(body)
+        kept = _decoder(cast("Any", columns)).decode(body)
     except msgspec.MsgspecError as error:
         raise BadPage(vendor, f"the kept reply cannot be read: {error}") from error
     return cast("dict[str, T]", kept.tables)

@@ -28,7 +28,13 @@ class Control:
     """
 
     def __init__(
-        self, market: Market, clock: SandboxClock, journal: Journal, faults: Faults, qos: Qos, longbridge: Longbridge
+        self,
+        market: Market,
+        clock: SandboxClock,
+        journal: Journal,
+        faults: Faults,
+        qos: Qos,
+        longbridge: Longbridge,
     ) -> None:
         self.market, self.clock, self.journal, self.faults, self.qos = market, clock, journal, faults, qos
         self.longbridge = longbridge

@@ -89,10 +89,7 @@ class Longbridge:
     def reset(self) -> None:
         """Give every account its first plan again; empty windows and ledgers."""
         seed = self.market.seed
-        made = {
-            name: Account(name, *(secret(seed, "longbridge", f"{name}-{part}") for part in ("key", "secret", "token")))
-            for name in ("default", "poor", "none", "american", "expired")
-        }
+        made = {name: _account(seed, name) for name in ("default", "poor", "none", "american", "expired")}
         self.accounts = made | {
             "poor": replace(made["poor"], symbols=2),
             "none": replace(made["none"], symbols=0),
@@ -111,14 +108,18 @@ class Longbridge:
         for name in given:
             if name not in (*known, "accounts"):
                 raise BadRequest("longbridge", name, (*known, "accounts"))
-        changed = {name: replace(self.accounts[name], **_tuples(changes)) for name, changes in accounts.items()}
+        changed = {
+            name: replace(self.accounts[name], **_tuples(changes)) for name, changes in accounts.items()
+        }
         self.dials = replace(self.dials, **{name: value for name, value in given.items() if name in known})
         self.accounts |= changed
 
     def shown(self) -> dict[str, Any]:
         """Return dials and accounts as JSON values, without secrets."""
         hidden = {"app_key", "app_secret", "access_token"}
-        plans = {a.name: {k: v for k, v in asdict(a).items() if k not in hidden} for a in self.accounts.values()}
+        plans = {
+            a.name: {k: v for k, v in asdict(a).items() if k not in hidden} for a in self.accounts.values()
+        }
         return {**asdict(self.dials), "accounts": plans}
 
     def arrived(self, account: Account | None, endpoint: str) -> int:
@@ -173,7 +174,10 @@ class Longbridge:
             raise Trouble(7, 301600, "only the last year is given")
         place = grid(venue)
         days = place.between(number(begin), number(end)).tolist()
-        return ([day_text(d) for d in days if not place.short(d)], [day_text(d) for d in days if place.short(d)])
+        return (
+            [day_text(d) for d in days if not place.short(d)],
+            [day_text(d) for d in days if place.short(d)],
+        )
 
     def _instrument(self, code: str) -> Instrument | None:
         inst = self.market.instruments.get(symbol_of(code))
@@ -194,7 +198,7 @@ class Longbridge:
             raise Trouble(7, 301607 if query.way == "latest" else 301600, "too many candlesticks")
         asked = query.day or query.start
         begin = _date(asked)
-        if asked and begin is None or query.minute and len(query.minute) != 4:
+        if (asked and begin is None) or (query.minute and len(query.minute) != 4):
             raise Trouble(7, 301600, "invalid request")
         minutes_since = FLOORS[market_of(inst)][0]
         if begin is not None and PERIODS[query.period].intraday and begin < minutes_since:
@@ -210,6 +214,13 @@ class Longbridge:
             if code not in seen and len(seen) >= account.symbols:
                 raise Trouble(7, 301607, "history kline symbol count out of limit")
             seen.add(code)
+
+
+def _account(seed: int, name: str) -> Account:
+    key, signing, token = (
+        secret(seed, "longbridge", f"{name}-{part}") for part in ("key", "secret", "token")
+    )
+    return Account(name, key, signing, token)
 
 
 def _info(code: str, inst: Instrument) -> dict[str, Any]:

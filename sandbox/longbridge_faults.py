@@ -20,13 +20,13 @@ def spoiled(rows: _Candles, struck: tuple[Rule, ...]) -> _Candles:
 
 
 def _unpriced(rows: _Candles) -> _Candles:
-    """The SDK makes a zero of an empty price, without a word."""
+    """Return them with one price empty: the SDK makes a zero of it, without a word."""
     middle = len(rows) // 2
     return [row | {"close": ""} if i == middle else row for i, row in enumerate(rows)]
 
 
 def _stray(rows: _Candles) -> _Candles:
-    """One candle more, a week younger than the newest that was asked for."""
+    """Return them with one more, a week younger than the newest that was asked for."""
     return [*rows, rows[-1] | {"timestamp": rows[-1]["timestamp"] + _WEEK_S}]
 
 

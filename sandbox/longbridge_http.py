@@ -41,7 +41,9 @@ class LongbridgeHttp:
             status = refused.code // 1000 if refused.status == 5 else 200
             reply = in_json({"code": refused.code, "message": refused.message, "data": None}, status)
         reply = _spoiled(reply, struck, service.faults.dials.slow_s)
-        service.journal.answer(place, 1, 0 if reply.broken else reply.status, reply.body[:60].decode(errors="replace"))
+        service.journal.answer(
+            place, 1, 0 if reply.broken else reply.status, reply.body[:60].decode(errors="replace")
+        )
         service.clock.wait(service.faults.dials.latency_s)
         return reply
 
@@ -56,7 +58,9 @@ class LongbridgeHttp:
             account = self.service.account(asked.headers.get("x-api-key", ""), given)
         except Trouble as refused:
             return None, refused
-        fits = hmac.compare_digest(asked.headers.get("x-api-signature", ""), _signature(asked, account.app_secret))
+        fits = hmac.compare_digest(
+            asked.headers.get("x-api-signature", ""), _signature(asked, account.app_secret)
+        )
         return account, None if fits else Trouble(5, 403201, "signature invalid")
 
     def _data(self, path: str, body: dict[str, Any], account: Account, struck: tuple[Rule, ...]) -> Any:
@@ -75,7 +79,9 @@ class LongbridgeHttp:
         if path == "/quote/static-info":
             return {"secu_static_info": service.static_info([str(s) for s in body.get("symbol", ())])}
         if path == "/quote/markets/trading-days":
-            days = service.trading_days(*(str(body.get(name, "")) for name in ("market", "beg_day", "end_day")))
+            days = service.trading_days(
+                *(str(body.get(name, "")) for name in ("market", "beg_day", "end_day"))
+            )
             return {"trade_day": days[0], "half_trade_day": days[1]}
         raise Trouble(7, 301600, "not found")
 
@@ -83,7 +89,9 @@ class LongbridgeHttp:
         if not self.service.dials.session_field:
             row = {name: value for name, value in row.items() if name != "trade_session"}
         if self.service.dials.numbers == "text":
-            return {name: str(value) if name in {"volume", "timestamp"} else value for name, value in row.items()}
+            return {
+                name: str(value) if name in {"volume", "timestamp"} else value for name, value in row.items()
+            }
         return row
 
 
@@ -97,7 +105,9 @@ def _query(path: str, body: dict[str, Any]) -> Query:
             return plain
         if body.get("query_type") == 2:
             dates = body["date_request"]
-            return replace(plain, way="date", start=str(dates.get("start_date", "")), end=str(dates.get("end_date", "")))
+            return replace(
+                plain, way="date", start=str(dates.get("start_date", "")), end=str(dates.get("end_date", ""))
+            )
         at = body["offset_request"]
         return replace(
             plain, way="offset", count=int(at.get("count", 0)), forward=at.get("direction") == 1,
@@ -128,13 +138,17 @@ def _spoiled(reply: Reply, struck: tuple[Rule, ...], slow_s: float) -> Reply:
         if rule.kind == "slow":
             SystemClock().wait(slow_s)
         elif rule.kind == "http_504":
-            reply = Reply(b"<html><body>504 Gateway Time-out</body></html>", 504, {"Content-Type": "text/html"})
+            reply = Reply(
+                b"<html><body>504 Gateway Time-out</body></html>", 504, {"Content-Type": "text/html"}
+            )
         elif rule.kind == "http_429":
             reply = Reply(b"Too Many Requests", 429, {"Content-Type": "text/plain"})
         elif rule.kind == "http_429_json":
             reply = in_json({"code": 429002, "message": "api request is limited", "data": None}, 429)
         elif rule.kind == "not_json":
-            reply = Reply(b"<html>please log in to this wireless network</html>", 200, {"Content-Type": "text/html"})
+            reply = Reply(
+                b"<html>please log in to this wireless network</html>", 200, {"Content-Type": "text/html"}
+            )
         elif rule.kind == "no_data":
             reply = in_json({"code": 0, "message": ""})
         elif rule.kind in {"reset", "cut"}:

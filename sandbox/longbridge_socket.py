@@ -106,14 +106,18 @@ class Socket:
         except Trouble as refused:
             status, said, body = refused.status, refused.message, _refusal(refused)
         except ValueError:
-            refused = Trouble(3, 301600, "bad request")
-            status, said, body = 3, refused.message, _refusal(refused)
+            status, said, body = 3, "bad request", _refusal(Trouble(3, 301600, "bad request"))
         service.journal.answer(place, 1, status, said)
         service.clock.wait(service.faults.dials.latency_s)
         return self._sent(connection, packet, body, status, struck)
 
     def _sent(
-        self, connection: ServerConnection, packet: _Packet, body: bytes, status: int, struck: tuple[Rule, ...]
+        self,
+        connection: ServerConnection,
+        packet: _Packet,
+        body: bytes,
+        status: int,
+        struck: tuple[Rule, ...],
     ) -> bool:
         """Send an answer with the faults of its way; return whether the connection still stands."""
         for rule in struck:

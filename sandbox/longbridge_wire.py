@@ -100,7 +100,12 @@ def candles(
 
 
 def _offset(
-    market: Market, inst: Instrument, query: Query, at: tuple[int, int, int, int], now_s: float, inclusive: bool
+    market: Market,
+    inst: Instrument,
+    query: Query,
+    at: tuple[int, int, int, int],
+    now_s: float,
+    inclusive: bool,
 ) -> Prints:
     """Return `count` bars beside the anchor: before it, or after it where the query goes forward."""
     anchor, floor, newest, count = at
@@ -132,8 +137,6 @@ def _back(
 
 
 def _between(market: Market, inst: Instrument, query: Query, first: int, last: int, now_s: float) -> Prints:
-    if first > last:
-        first, last = last + 1, last
     freq = PERIODS[query.period]
     table = market.bars(inst, freq, first, last, now_s, _fold(inst), query.adjust == 1)
     return table.take(_labels(inst, freq, table) >= _midnight(inst, freq, first))
@@ -169,12 +172,24 @@ def _day(text: str) -> int:
 
 def _rows(inst: Instrument, freq: Freq, table: Prints) -> list[dict[str, Any]]:
     """Return candles as Longbridge writes them: prices with three decimals, lots of 100 in China."""
-    texts = [[f"{v:.3f}" for v in prices(inst, getattr(table, n)).tolist()] for n in ("close", "open", "low", "high")]
+    texts = [
+        [f"{v:.3f}" for v in prices(inst, getattr(table, n)).tolist()]
+        for n in ("close", "open", "low", "high")
+    ]
     unit = inst.lot // 100 if inst.venue in {"SH", "SZ"} else inst.lot
     paid = table.amount * (inst.tick * inst.lot) / 10 ** (inst.decimals + inst.volume_decimals)
     turnover = [f"{v:.3f}" for v in paid.tolist()]
     volume, times = (table.volume * unit).tolist(), _labels(inst, freq, table).tolist()
     return [
-        {"close": c, "open": o, "low": low, "high": h, "volume": v, "turnover": t, "timestamp": ts, "trade_session": 0}
+        {
+            "close": c,
+            "open": o,
+            "low": low,
+            "high": h,
+            "volume": v,
+            "turnover": t,
+            "timestamp": ts,
+            "trade_session": 0,
+        }
         for c, o, low, h, v, t, ts in zip(*texts, volume, turnover, times, strict=True)
     ]

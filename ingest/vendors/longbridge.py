@@ -25,6 +25,7 @@ from ..canonical import decoded, encoded
 from ..normalise import Rows, series_page, symbol_of
 from ..vendor import Answer, Instrument, MarketDay, PageIds, Snapshot, account_of, is_sandbox
 from . import longbridge_sdk as sdk
+from .longbridge_probe import probe
 
 __all__ = ["CAPABILITY", "Longbridge", "LongbridgeOptions"]
 
@@ -76,7 +77,10 @@ CAPABILITY: Final = Capability(
     session_extra={(venue, freq): 1 for venue in (*_CHINA, "HK") for freq in _SHORT},
     floor={(venue, freq): _FLOORS[venue][not freq.intraday] for venue in _VENUES for freq in _PERIODS},
     evidence={
-        **{name: Evidence("documented") for name in ("freqs", "page_limit", "quotas", "amount", "floor", "adjusts")},
+        **{
+            name: Evidence("documented")
+            for name in ("freqs", "page_limit", "quotas", "amount", "floor", "adjusts")
+        },
         **{name: Evidence("observed", date(2026, 11, 1)) for name in ("time_unit", "label")},
     },
 )
@@ -106,7 +110,12 @@ class Longbridge:
     options: ClassVar[type[VendorOptions]] = LongbridgeOptions
 
     def __init__(
-        self, name: str, options: LongbridgeOptions, clock: Clock, run: str = "", client: httpx.Client | None = None
+        self,
+        name: str,
+        options: LongbridgeOptions,
+        clock: Clock,
+        run: str = "",
+        client: httpx.Client | None = None,
     ) -> None:
         """Take what every kind takes; `client` is not used, the SDK speaks for itself."""
         self.name, self._clock, self._run = name, clock, run
@@ -191,7 +200,9 @@ class Longbridge:
         limit = entry.end or page.received_at + _FUTURE
         rows = rows.taken(rows.time <= int(limit.timestamp() * 1_000_000))
         got = series_page(entry, rows, page.request.vendor, self.capability, page.received_at)
-        check_amounts(page.request.vendor, symbol, got.bars, self.capability.factor(symbol.venue, symbol.klass))
+        check_amounts(
+            page.request.vendor, symbol, got.bars, self.capability.factor(symbol.venue, symbol.klass)
+        )
         return [got]
 
     def instruments(self, symbols: Sequence[Symbol]) -> list[Instrument]:
@@ -259,8 +270,6 @@ class Longbridge:
 
     def probe(self, symbols: Sequence[Symbol] = ()) -> Iterator[tuple[Answer, ...]]:
         """Yield what the vendor leaves open: is the anchor's own candle given, and on whose clock is it."""
-        from .longbridge_probe import probe
-
         return probe(self, self._clock, symbols)
 
     def close(self) -> None:

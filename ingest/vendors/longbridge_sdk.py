@@ -7,6 +7,7 @@ a process share one context per account, because the vendor allows few connectio
 
 import asyncio
 import importlib
+import re
 import threading
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Future
@@ -33,6 +34,7 @@ _LOOK_S: Final = 0.25  # so that Ctrl-C is heard while a reply is awaited
 _WINDOW_S: Final = 30.0  # the window that 301606 speaks of
 _CREDENTIALS: Final = {401, 403}
 _HTTP_BUSY: Final = 429
+_STATUS: Final = re.compile(r"\bstatus=(\d{3})\b")
 T = TypeVar("T")
 
 
@@ -91,6 +93,9 @@ class Line:
             except TimeoutError:
                 if not future.done() and monotonic() > end:
                     future.cancel()
+                    self._loop.call_soon_threadsafe(
+                        self._drop
+                    )  # one that waits lets no other request through
                     raise
         return future.result()
 
@@ -99,8 +104,11 @@ class Line:
         self._loop.call_soon_threadsafe(self._end)
         self._thread.join(5.0)
 
-    def _end(self) -> None:
+    def _drop(self) -> None:
         self._context = None
+
+    def _end(self) -> None:
+        self._drop()
         self._loop.stop()
 
     async def _asked(self, call: Callable[[Any, Any], Awaitable[T]]) -> T:
@@ -227,8 +235,11 @@ def _worded(said: str, vendor: str) -> VendorError:
             vendor, f"{said}: another program holds the account's connection; end it, or set transport = \"http\"",
             f"{said}：该账户的长连接已被其他程序占用；请关闭它，或设置 transport = \"http\"",
         )  # fmt: skip
-    if "response error: 5" in low:
+    status = _STATUS.search(low)
+    if "response error: 5" in low or (status and int(status[1]) in _CREDENTIALS):
         return BadCredentials(vendor, said)
+    if status and int(status[1]) == _HTTP_BUSY:
+        return RateLimited(vendor, said, _WINDOW_S)
     if "unexpected response" in low or "decode" in low or "deserialize" in low:
         return BadPage(vendor, f"the reply cannot be read: {said}")
-    return VendorDown(vendor, said, replied="response error" in low)
+    return VendorDown(vendor, said, replied=bool(status) or "response error" in low or "response body" in low)
