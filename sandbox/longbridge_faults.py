@@ -27,7 +27,7 @@ def _unpriced(rows: _Candles) -> _Candles:
 
 def _stray(rows: _Candles) -> _Candles:
     """Return them with one more, a week younger than the newest that was asked for."""
-    return [*rows, rows[-1] | {"timestamp": rows[-1]["timestamp"] + _WEEK_S}]
+    return [*rows, rows[-1] | {"timestamp": max(row["timestamp"] for row in rows) + _WEEK_S}]
 
 
 def _inverted(rows: _Candles) -> _Candles:
