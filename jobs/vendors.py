@@ -1,7 +1,7 @@
 """Vendors: what each one declares, how well that is known, and probing what is not."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import date
@@ -13,7 +13,7 @@ from ..ingest.canary import fact_names
 from ..ingest.vendor import Answer, Vendor
 from ..schemas.capability import Capability
 from ..schemas.page import Page, PageRequest
-from ..schemas.quota import Quotas
+from ..schemas.quota import Quota, Quotas
 from ..storage.coverage import Ledger
 from ..storage.quotas import quotas_path
 from .config import vendor_table
@@ -173,7 +173,7 @@ def _known(desk: Desk, name: str, ledger: Ledger | None) -> Known:
 
 
 def _plan(capability: Capability) -> str:
-    quotas = " and ".join(f"{q.n} per {q.window_s:g} s" for q in capability.quotas)
+    quotas = " and ".join(map(_quota, capability.quotas))
     depth = f"{capability.depth:,} newest bars" if capability.depth else "all bars"
     return f"{quotas}, {capability.products} series per request, {depth}"
 
@@ -210,7 +210,7 @@ def _shown(value: object) -> str:
         values = {_plain(v) for v in value.values()}
         if len(values) == 1 and len(value) > 3:
             return f"{values.pop()} (all {len(value)})"
-        return ", ".join(f"{_key(k)}: {_plain(v)}" for k, v in value.items()) or "none"
+        return ", ".join(_entries(value)) or "none"
     if isinstance(value, tuple):
         return ", ".join(_quota(v) for v in value) or "none"
     return (
@@ -222,10 +222,30 @@ def _plain(value: object) -> str:
     return str(getattr(value, "value", value))
 
 
+def _entries(mapping: Mapping[Any, Any]) -> list[str]:
+    """Return `KEY: value` of each key; keys of two parts of which the same is said stand together."""
+    alike: dict[str, list[Any]] = {}
+    for key, value in mapping.items():
+        if isinstance(key, tuple):
+            alike.setdefault(_plain(value), []).append(key)
+    plain = [f"{_key(key)}: {_plain(value)}" for key, value in mapping.items() if not isinstance(key, tuple)]
+    return plain + [f"{_keys(keys)}: {text}" for text, keys in alike.items()]
+
+
+def _keys(keys: Sequence[Any]) -> str:
+    """Return keys in short: `SH.1m`, or `SH SZ (1m to 4h)` where each of the first parts has all of the second."""
+    firsts, seconds = (list(dict.fromkeys(_plain(key[i]) for key in keys)) for i in (0, 1))
+    if len(keys) < 4 or len(keys) < len(firsts) * len(seconds):
+        return " ".join(map(_key, keys))
+    inner = f"{seconds[0]} to {seconds[-1]}" if len(seconds) > 2 else " ".join(seconds)
+    return f"{' '.join(firsts)} ({inner})"
+
+
 def _key(key: object) -> str:
     return ".".join(map(str, key)) if isinstance(key, tuple) else str(key)
 
 
 def _quota(value: object) -> str:
-    n, window_s = getattr(value, "n", None), getattr(value, "window_s", 0.0)
-    return f"{n} per {window_s:g} s" if n is not None else str(getattr(value, "value", value))
+    if not isinstance(value, Quota):
+        return _plain(value)
+    return f"{value.n} symbols a month" if value.scope == "month-symbols" else f"{value.n} per {value.window_s:g} s"

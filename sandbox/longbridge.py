@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any, Final, Literal, TypeAlias
 from zoneinfo import ZoneInfo
 
-from ..errors import BadRequest
+from ..errors import BadRequest, KlakeError
 from .clock import SandboxClock
 from .faults import Faults, Rule
 from .grid import grid, number
@@ -68,13 +68,12 @@ class Dials:
     online: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Trouble(Exception):
+class Trouble(KlakeError):
     """A refusal: the protocol's status byte (3 bad request, 5 unauthenticated, 7 server), code and words."""
 
-    status: int
-    code: int
-    message: str
+    def __init__(self, status: int, code: int, message: str) -> None:
+        self.status, self.code, self.message = status, code, message
+        super().__init__(message)
 
 
 class Longbridge:

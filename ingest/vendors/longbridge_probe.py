@@ -69,7 +69,8 @@ def _newest(got: SeriesPage, now: datetime, lead: Symbol) -> Answer:
         return Answer("U3", "not known: the page came back empty", asked, "assumed")
     last: datetime = got.bars["ts"][-1].as_py()
     book = calendar(lead.place.calendar)
-    if book.session_of(now) is None:
+    hours = book.hours(book.next(book.last_ended(now)))
+    if not any(segment.start <= now < segment.end for segment in hours.segments):
         return Answer("U3", f"not known: {lead} is not trading now", f"{asked}, got {last:%H:%M}Z", "assumed")
     running = last + timedelta(minutes=1) > now
     text = "the newest candle is the running one" if running else "the running candle is not given"

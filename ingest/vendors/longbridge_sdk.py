@@ -205,7 +205,7 @@ def failure(error: Exception, vendor: str, symbol: str, secrets: tuple[str, ...]
     if isinstance(error, TimeoutError):
         return VendorDown(vendor, "no reply in time", "超时未应答")
     if kind == "OAuth":
-        return BadCredentials(vendor, f"{said}: log in again with `klake vendors login {vendor}`")
+        return BadCredentials(vendor, f"{said}: the login does not hold any more")
     if code is not None:
         return _coded(int(code), said, vendor, symbol)
     return _worded(said, vendor)
