@@ -22,6 +22,7 @@ __all__ = ["Account", "Dials", "Longbridge", "Trouble"]
 HISTORY: Final = "/quote/history-candlesticks"
 NEWEST: Final = "/quote/candlesticks"
 _MONTH_ZONE: Final = ZoneInfo("Asia/Hong_Kong")  # the allowance is one of calendar months, there
+_SUBSCRIPTIONS: Final = 500
 _LONGEST: Final = 31  # days of trading days in one call
 _BOARD: Final = {"SH": "SHMainConnect", "SZ": "SZMainConnect", "HK": "HKEquity", "US": "USMain"}
 _EXCHANGE: Final = {"SH": "SH", "SZ": "SZ", "HK": "SEHK", "US": "NASD"}
@@ -177,6 +178,12 @@ class Longbridge:
             [day_text(d) for d in days if not place.short(d)],
             [day_text(d) for d in days if place.short(d)],
         )
+
+    def subscribed(self, account: Account, code: str, held: int) -> Instrument:
+        """Return the instrument of a subscription; `held` symbols are subscribed already."""
+        if held >= _SUBSCRIPTIONS:
+            raise Trouble(7, 301605, "too many subscriptions")
+        return self._permitted(account, code)
 
     def _instrument(self, code: str) -> Instrument | None:
         inst = self.market.instruments.get(symbol_of(code))

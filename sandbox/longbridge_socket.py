@@ -2,9 +2,10 @@
 
 import contextlib
 import gzip
+import socket
 import struct
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from websockets.exceptions import ConnectionClosed
@@ -14,15 +15,19 @@ from ..schemas.clock import SystemClock
 from .faults import Rule
 from .longbridge import HISTORY, NEWEST, Account, Longbridge, Trouble
 from .longbridge_line import Sessions
+from .longbridge_push import ENDPOINT, Subscription, pushes, subscription
 from .longbridge_wire import Query
-from .protobuf import field, number, packed, parsed, text
+from .protobuf import field as part
+from .protobuf import number, packed, parsed, text
 
 __all__ = ["Socket"]
 
-_REQUEST, _RESPONSE = 1, 2
+_REQUEST, _RESPONSE, _PUSH = 1, 2, 3
 _VERIFY, _GZIP = 0x10, 0x20
 _CLOSE, _HEARTBEAT, _AUTH, _RECONNECT, _PROFILE = 0, 1, 2, 3, 4
+_SUBSCRIBE, _UNSUBSCRIBE = 6, 7
 _DAYS, _STATIC, _NEWEST, _HISTORY = 9, 10, 19, 27
+_PUSH_S: Final = 0.1  # between two looks at the clock, in wall time
 _PATHS: Final = {
     _NEWEST: NEWEST, _HISTORY: HISTORY, _STATIC: "/quote/static-info", _DAYS: "/quote/markets/trading-days",
 }  # fmt: skip
@@ -39,6 +44,15 @@ class _Packet:
     body: bytes
 
 
+@dataclass(slots=True, eq=False)
+class _Client:
+    """One connection: whose it is, and what it subscribed to, by the vendor's spelling."""
+
+    connection: ServerConnection
+    account: Account | None = None
+    wanted: dict[str, Subscription] = field(default_factory=dict[str, Subscription])
+
+
 class Socket:
     """A WebSocket server on 127.0.0.1 before the service; `port=0` takes a free port."""
 
@@ -48,33 +62,64 @@ class Socket:
             self._talk, "127.0.0.1", port, ping_interval=_PING_S, compression=None, max_size=16 * 1024 * 1024,
         )  # fmt: skip
         self.url = f"ws://127.0.0.1:{self._server.socket.getsockname()[1]}"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
+        self._clients: set[_Client] = set()
+        self._ended = threading.Event()
+        self._threads = [
+            threading.Thread(target=target, daemon=True)
+            for target in (self._server.serve_forever, self._push)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def close(self) -> None:
         """Stop answering, and close every connection."""
+        self._ended.set()
         self._server.shutdown()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     def _talk(self, connection: ServerConnection) -> None:
         """Answer one client until it goes."""
-        account: Account | None = None
+        client = _Client(connection)
+        self._clients.add(client)
         try:
             for message in connection:
-                if not isinstance(message, bytes):
-                    return
-                packet = _read(message)
+                packet = _read(message) if isinstance(message, bytes) else None
                 if packet is None or packet.command == _CLOSE:
                     return
                 if packet.command in (_AUTH, _RECONNECT):
-                    account = self._greeted(connection, packet)
-                elif not self._answered(connection, packet, account):
+                    client.account = self._greeted(connection, packet)
+                elif not self._answered(client, packet):
                     return
         except ConnectionClosed:
             return
         finally:
-            if account is not None:
-                self._sessions.closed(account.name)
+            self._clients.discard(client)
+            if client.account is not None:
+                self._sessions.closed(client.account.name)
+
+    def _push(self) -> None:
+        """Tell every client what has been traded since the last look, until the server closes."""
+        while not self._ended.wait(_PUSH_S):
+            now_s = self._service.clock.now().timestamp()
+            for client in list(self._clients):
+                with contextlib.suppress(ConnectionClosed, OSError):
+                    self._push_to(client, now_s)
+
+    def _push_to(self, client: _Client, now_s: float) -> None:
+        for code, wanted in list(client.wanted.items()):
+            struck: list[Rule] = []
+
+            def draw(code: str = code, struck: list[Rule] = struck) -> tuple[Rule, ...]:
+                struck += self._service.faults.draw(ENDPOINT, frozenset({code}))
+                return tuple(struck)
+
+            for command, body in pushes(self._service.market, wanted, now_s, draw):
+                client.connection.send(
+                    struct.pack(">BB", _PUSH, command) + len(body).to_bytes(3, "big") + body
+                )
+            if any(rule.kind == "close" for rule in struck):
+                client.connection.socket.shutdown(socket.SHUT_RDWR)
 
     def _greeted(self, connection: ServerConnection, packet: _Packet) -> Account | None:
         """Open or resume a session with a one-time password or a session's name."""
@@ -87,13 +132,13 @@ class Socket:
         now_ms = int(self._service.clock.now().timestamp() * 1000)
         # A reconnected client reads `expires` as a duration.
         expires = now_ms + _EXPIRES_MS if packet.command == _AUTH else _EXPIRES_MS
-        body = field(1, found[1]) + field(2, expires) + field(3, account.connections)
-        connection.send(_response(packet, body + field(4, self._sessions.online(account.name))))
+        body = part(1, found[1]) + part(2, expires) + part(3, account.connections)
+        connection.send(_response(packet, body + part(4, self._sessions.online(account.name))))
         return account
 
-    def _answered(self, connection: ServerConnection, packet: _Packet, account: Account | None) -> bool:
+    def _answered(self, client: _Client, packet: _Packet) -> bool:
         """Answer one request; return whether the connection still stands."""
-        service = self._service
+        service, account = self._service, client.account
         path = _PATHS.get(packet.command, f"command {packet.command}")
         place = service.arrived(account, path)
         code = text(parsed(packet.body), 1)
@@ -102,14 +147,18 @@ class Socket:
         try:
             if account is None:
                 raise Trouble(5, 401004, "token invalid")
-            body = self._body(packet, account, struck)
+            body = (
+                self._subscribed(client, account, packet)
+                if packet.command in (_SUBSCRIBE, _UNSUBSCRIBE)
+                else self._body(packet, account, struck)
+            )
         except Trouble as refused:
             status, said, body = refused.status, refused.message, _refusal(refused)
         except ValueError:
             status, said, body = 3, "bad request", _refusal(Trouble(3, 301600, "bad request"))
         service.journal.answer(place, 1, status, said)
         service.clock.wait(service.faults.dials.latency_s)
-        return self._sent(connection, packet, body, status, struck)
+        return self._sent(client.connection, packet, body, status, struck)
 
     def _sent(
         self,
@@ -127,7 +176,7 @@ class Socket:
                 return True
             elif rule.kind in {"close", "reset", "cut"}:
                 with contextlib.suppress(OSError):
-                    connection.socket.shutdown(2)
+                    connection.socket.shutdown(socket.SHUT_RDWR)
                 return False
             elif rule.kind == "bad_error":
                 status, body = 7, b"\xff\xff\xff\xff"
@@ -135,6 +184,27 @@ class Socket:
                 body = b"\xff" * max(len(body), 4)
         connection.send(_response(packet, body, status, packed=self._service.faults.dials.gzip))
         return True
+
+    def _subscribed(self, client: _Client, account: Account, packet: _Packet) -> bytes:
+        """Add or take away subscriptions; the answer is empty."""
+        asked = parsed(packet.body)
+        codes = [one.decode() for one in asked.get(1, []) if isinstance(one, bytes)]
+        for code in codes:
+            before = client.wanted.get(code)
+            kinds = before.sub_types if before else frozenset[int]()
+            if packet.command == _UNSUBSCRIBE:
+                left = kinds - _sub_types(asked)
+                client.wanted.pop(code, None)
+                if before is not None and left:
+                    before.sub_types = left
+                    client.wanted[code] = before
+                continue
+            inst = self._service.subscribed(account, code, len(client.wanted.keys() - {code}))
+            now_s = self._service.clock.now().timestamp()
+            fresh = before or subscription(self._service.market, inst, now_s, first=bool(number(asked, 3)))
+            fresh.sub_types = kinds | _sub_types(asked)
+            client.wanted[code] = fresh
+        return b""
 
     def _body(self, packet: _Packet, account: Account, struck: tuple[Rule, ...]) -> bytes:
         service, command = self._service, packet.command
@@ -151,13 +221,18 @@ class Socket:
         if command in (_NEWEST, _HISTORY):
             query = _query(command, packet.body)
             rows = service.candles(account, query, struck)
-            return field(1, query.symbol) + packed(2, (_candle(row) for row in rows))
+            return part(1, query.symbol) + packed(2, (_candle(row) for row in rows))
         if command == _STATIC:
             codes = [one.decode() for one in parsed(packet.body).get(1, []) if isinstance(one, bytes)]
             return packed(1, (_static(info) for info in service.static_info(codes)))
         asked = parsed(packet.body)
         days = service.trading_days(text(asked, 1), text(asked, 2), text(asked, 3))
-        return b"".join(field(place, day) for place, some in zip((1, 2), days, strict=True) for day in some)
+        return b"".join(part(place, day) for place, some in zip((1, 2), days, strict=True) for day in some)
+
+
+def _sub_types(asked: dict[int, list[int | bytes]]) -> frozenset[int]:
+    """Return the wanted types; a repeated number may stand packed or one by one."""
+    return frozenset(kind for one in asked.get(2, []) for kind in (one if isinstance(one, bytes) else [one]))
 
 
 def _read(message: bytes) -> _Packet | None:
@@ -176,12 +251,12 @@ def _response(packet: _Packet, body: bytes, status: int = 0, *, packed: bool = F
 
 
 def _refusal(trouble: Trouble) -> bytes:
-    return field(1, trouble.code) + field(2, trouble.message)
+    return part(1, trouble.code) + part(2, trouble.message)
 
 
 def _profile(account: Account) -> bytes:
-    rates = packed(5, (field(1, c) + field(2, limit) + field(3, burst) for c, limit, burst in account.rates))
-    return field(1, 1) + field(2, "Lv1") + field(3, 500) + field(4, account.symbols) + rates
+    rates = packed(5, (part(1, c) + part(2, limit) + part(3, burst) for c, limit, burst in account.rates))
+    return part(1, 1) + part(2, "Lv1") + part(3, 500) + part(4, account.symbols) + rates
 
 
 def _query(command: int, body: bytes) -> Query:
@@ -208,13 +283,13 @@ def _inner(asked: dict[int, list[int | bytes]], place: int) -> dict[int, list[in
 
 def _candle(row: dict[str, Any]) -> bytes:
     return b"".join((
-        field(1, row["close"]), field(2, row["open"]), field(3, row["low"]), field(4, row["high"]),
-        field(5, row["volume"]), field(6, row["turnover"]), field(7, row["timestamp"]), field(8, row["trade_session"]),
+        part(1, row["close"]), part(2, row["open"]), part(3, row["low"]), part(4, row["high"]),
+        part(5, row["volume"]), part(6, row["turnover"]), part(7, row["timestamp"]), part(8, row["trade_session"]),
     ))  # fmt: skip
 
 
 def _static(info: dict[str, Any]) -> bytes:
     places = ("symbol", "name_cn", "name_en", "name_hk", "", "exchange", "currency", "lot_size", "total_shares",
               "circulating_shares", "hk_shares", "eps", "eps_ttm", "bps", "dividend_yield")  # fmt: skip
-    known = b"".join(field(place, info[name]) for place, name in enumerate(places, 1) if name)
-    return known + field(17, info["board"])
+    known = b"".join(part(place, info[name]) for place, name in enumerate(places, 1) if name)
+    return known + part(17, info["board"])

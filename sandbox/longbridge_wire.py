@@ -14,7 +14,9 @@ from .market import Market, prices
 from .minutes import CLOSING, OPENING, Prints
 from .noise import Ints
 
-__all__ = ["FLOORS", "MOST", "PERIODS", "Query", "candles", "code_of", "day_text", "market_of", "symbol_of"]
+__all__ = [
+    "FLOORS", "MOST", "PERIODS", "Query", "candles", "code_of", "day_text", "fold_of", "market_of", "symbol_of", "unit_of",
+]  # fmt: skip
 
 PERIODS: Final = {
     1: Freq.M1, 3: Freq.M3, 5: Freq.M5, 15: Freq.M15, 30: Freq.M30, 60: Freq.H1, 120: Freq.H2, 240: Freq.H4,
@@ -132,19 +134,24 @@ def _back(
     market: Market, inst: Instrument, query: Query, last: int, count: int, now_s: float, floor: int
 ) -> Prints:
     freq = PERIODS[query.period]
-    table = market.tail(inst, freq, last, count, now_s, _fold(inst), query.adjust == 1)
+    table = market.tail(inst, freq, last, count, now_s, fold_of(inst), query.adjust == 1)
     return table.take(_labels(inst, freq, table) >= _midnight(inst, freq, floor))
 
 
 def _between(market: Market, inst: Instrument, query: Query, first: int, last: int, now_s: float) -> Prints:
     freq = PERIODS[query.period]
-    table = market.bars(inst, freq, first, last, now_s, _fold(inst), query.adjust == 1)
+    table = market.bars(inst, freq, first, last, now_s, fold_of(inst), query.adjust == 1)
     return table.take(_labels(inst, freq, table) >= _midnight(inst, freq, first))
 
 
-def _fold(inst: Instrument) -> tuple[int, ...]:
+def fold_of(inst: Instrument) -> tuple[int, ...]:
     """Return the auctions that lie inside a minute: the closing one stands alone, but for New York."""
     return (OPENING, CLOSING) if inst.venue == "US" else (OPENING,)
+
+
+def unit_of(inst: Instrument) -> int:
+    """Return how many of the vendor's units one step of volume is: lots of 100 in China, else shares."""
+    return inst.lot // 100 if inst.venue in {"SH", "SZ"} else inst.lot
 
 
 def _labels(inst: Instrument, freq: Freq, table: Prints) -> Ints:
@@ -176,10 +183,9 @@ def _rows(inst: Instrument, freq: Freq, table: Prints) -> list[dict[str, Any]]:
         [f"{v:.3f}" for v in prices(inst, getattr(table, n)).tolist()]
         for n in ("close", "open", "low", "high")
     ]
-    unit = inst.lot // 100 if inst.venue in {"SH", "SZ"} else inst.lot
     paid = table.amount * (inst.tick * inst.lot) / 10 ** (inst.decimals + inst.volume_decimals)
     turnover = [f"{v:.3f}" for v in paid.tolist()]
-    volume, times = (table.volume * unit).tolist(), _labels(inst, freq, table).tolist()
+    volume, times = (table.volume * unit_of(inst)).tolist(), _labels(inst, freq, table).tolist()
     return [
         {
             "close": c,

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -18,7 +18,9 @@ from longbridge.openapi import (
     Config,
     Market,
     Period,
+    PushCandlestickMode,
     QuoteTransport,
+    TradeSessions,
 )
 
 from klake.sandbox.longbridge_http import _query
@@ -48,12 +50,14 @@ def box(running: Sandbox) -> Sandbox:
     return running
 
 
-def config(box: Sandbox, transport: str, account: str = "default", **more: Any) -> Any:
+def config(
+    box: Sandbox, transport: str, account: str = "default", mode: Any = PushCandlestickMode.Realtime, **more: Any
+) -> Any:
     secrets = box.secrets["longbridge"]
     given = {name: secrets[f"{account}.{name}"] for name in ("app_key", "app_secret", "access_token")} | more
     return Config.from_apikey(
         **given, http_url=box.urls["longbridge"], quote_ws_url=box.urls["longbridge_quote"],
-        enable_print_quote_packages=False,
+        enable_print_quote_packages=False, push_candlestick_mode=mode,
         quote_transport=QuoteTransport.Http if transport == "http" else QuoteTransport.WebSocket,
     )  # fmt: skip
 
@@ -392,3 +396,98 @@ def test_control_turns_the_dials_and_shows_no_secret(box: Sandbox) -> None:
     assert shown.json()["longbridge"]["anchor"] == "exclusive"
     assert box.longbridge.accounts["poor"].symbols == 3
     assert "sandbox-longbridge" not in shown.text and wrong.status_code == 400
+
+
+def streamed(
+    box: Sandbox, symbol: str, steps: list[float], period: Any = Period.Min_1, mode: Any = PushCandlestickMode.Realtime,
+    spoil: dict[str, Any] | None = None,
+) -> list[tuple[int, tuple[float, ...], bool]]:  # fmt: skip
+    """Return what the SDK's callback got while the clock went on by `steps`: (start, OHLCV, confirmed)."""
+    got: list[tuple[int, tuple[float, ...], bool]] = []
+
+    def heard(code: str, event: Any) -> None:
+        c = event.candlestick
+        prices = (float(c.open), float(c.high), float(c.low), float(c.close), float(c.volume))
+        got.append((int(c.timestamp.timestamp()), prices, event.is_confirmed))
+
+    async def go() -> None:
+        context = AsyncQuoteContext.create(config(box, "ws", mode=mode))
+        context.set_on_candlestick(heard)
+        await context.subscribe_candlesticks(symbol, period, TradeSessions.Intraday)
+        box.faults.put([spoil] if spoil else [], {})
+        for step in steps:
+            box.clock.advance(step)
+            await asyncio.sleep(0.35)  # the stand-in looks at the clock ten times a second
+        if spoil and spoil["kind"] == "close":
+            await asyncio.sleep(2.5)
+            box.clock.advance(60)
+            await asyncio.sleep(0.5)
+
+    asyncio.run(go())
+    return got
+
+
+def minute(box: Sandbox, symbol: str, start: int) -> tuple[float, ...]:
+    begin = datetime.fromtimestamp(start, UTC)
+    row = box.market.truth(symbol, Freq.M1, begin, begin + timedelta(minutes=1), box.clock.now()).to_pylist()[0]
+    return tuple(row[n] for n in ("open", "high", "low", "close", "volume"))
+
+
+def test_candles_that_the_sdk_builds_from_pushed_trades_are_the_markets(box: Sandbox) -> None:
+    box.clock.put(datetime(2026, 11, 20, 2, 0, 40, tzinfo=UTC))
+
+    got = streamed(box, "700.HK", [30, 20, 20, 30, 50, 20])
+
+    confirmed = {start: values for start, values, done in got if done}
+    assert {at("2026-11-20T10:01:00+08:00"), at("2026-11-20T10:02:00+08:00")} <= confirmed.keys()
+    for start in (at("2026-11-20T10:01:00+08:00"), at("2026-11-20T10:02:00+08:00")):
+        assert confirmed[start] == minute(box, "00700.HK", start)
+    assert [values[4] for start, values, _ in got if start == at("2026-11-20T10:01:00+08:00")] == sorted(
+        values[4] for start, values, _ in got if start == at("2026-11-20T10:01:00+08:00")
+    )
+
+
+def test_in_confirmed_mode_only_ended_candles_are_told_and_never_the_last(box: Sandbox) -> None:
+    box.clock.put(datetime(2026, 11, 20, 6, 58, 30, tzinfo=UTC))
+
+    got = streamed(box, "600519.SH", [60, 60, 600], mode=PushCandlestickMode.Confirmed)
+
+    assert got and all(done for _, _, done in got)
+    assert at("2026-11-20T15:00:00+08:00") not in {start for start, _, _ in got}  # nothing younger confirms it
+
+
+def test_the_closing_auction_is_a_candle_at_the_sessions_end(box: Sandbox) -> None:
+    box.clock.put(datetime(2026, 11, 20, 6, 55, 30, tzinfo=UTC))
+
+    got = streamed(box, "600519.SH", [60, 240])
+
+    assert got[-1][0] == at("2026-11-20T15:00:00+08:00") and not got[-1][2]
+
+
+def test_a_late_trade_is_dropped_by_the_sdk(box: Sandbox) -> None:
+    box.clock.put(datetime(2026, 11, 20, 2, 10, 40, tzinfo=UTC))
+
+    got = streamed(box, "700.HK", [30, 60, 60], spoil={"kind": "late_trade", "probability": 1.0})
+
+    start = at("2026-11-20T10:11:00+08:00")
+    assert next(values for at_, values, done in got if done and at_ == start) == minute(box, "00700.HK", start)
+
+
+def test_an_outage_leaves_a_hole_that_the_sdk_does_not_fill(box: Sandbox) -> None:
+    box.clock.put(datetime(2026, 11, 20, 2, 20, 40, tzinfo=UTC))
+
+    got = streamed(box, "700.HK", [20, 60], spoil={"kind": "close", "next": 1})
+
+    assert got
+    later = {start for start, _, _ in got}
+    assert max(later) >= at("2026-11-20T10:22:00+08:00")  # it subscribed again
+    assert [r.endpoint for r in box.journal.rows()].count("/quote/candlesticks") == 1  # and pulled nothing
+
+
+def test_a_quote_after_the_close_corrects_the_day(box: Sandbox) -> None:
+    box.clock.put(datetime(2026, 11, 20, 7, 59, 30, tzinfo=UTC))
+
+    got = streamed(box, "700.HK", [60, 900], period=Period.Day, spoil={"kind": "eod_quote", "probability": 1.0})
+
+    truth = box.market.truth("00700.HK", Freq.D1, date(2026, 11, 20), date(2026, 11, 20), box.clock.now()).to_pylist()[0]
+    assert got[-1][1][3] == pytest.approx(truth["close"] + 0.2) and not got[-1][2]
