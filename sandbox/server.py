@@ -15,12 +15,14 @@ from .faults import Faults
 from .http import Door, Face
 from .journal import Journal
 from .market import Market
+from .multimarkets import PATH, MultiMarkets, ProductApi
 from .qos import Qos
+from .websocket import WebSocketDoor
 
 __all__ = ["START", "VENDORS", "Sandbox", "serve"]
 
 START: Final = datetime(2026, 11, 20, 8, tzinfo=UTC)
-VENDORS: Final = ("qos",)
+VENDORS: Final = ("qos", "multimarkets")
 
 
 class Sandbox:
@@ -52,8 +54,10 @@ class Sandbox:
         self.market, self.clock = Market(seed, instruments), SandboxClock(clock_start, rate)
         self.journal, self.faults = Journal(), Faults(seed)
         self.qos = Qos(self.market, self.clock, self.journal, self.faults)
+        self.multimarkets = MultiMarkets(self.market, self.clock, self.journal, self.faults)
         control = Control(self.market, self.clock, self.journal, self.faults, self.qos)
-        self._doors = [Door(control, port)]
+        control.faces["multimarkets"] = self.multimarkets
+        self._doors: list[Door | WebSocketDoor] = [Door(control, port)]
         self.control_url = self._doors[0].url
         self.secrets: dict[str, dict[str, str]] = {}
         self.urls: dict[str, str] = {}
@@ -61,15 +65,27 @@ class Sandbox:
             self._open_next(self.qos, port)
             self.urls["qos"] = self._doors[-1].url
             self.secrets["qos"] = {plan.name: plan.key for plan in self.qos.plans.values()}
+        if "multimarkets" in vendors:
+            self._open_multimarkets(port)
         control.about = self.about
 
-    def _open_next(self, face: Face, port: int) -> None:
+    def _open_next(self, face: Face | MultiMarkets, port: int) -> None:
         """Open a vendor's door; where its port is taken, leave none open."""
+        at = port and port + len(self._doors)
         try:
-            self._doors.append(Door(face, port and port + len(self._doors)))
+            if isinstance(face, MultiMarkets):
+                self._doors.append(WebSocketDoor(face.talk, face.admit, PATH, at))
+            else:
+                self._doors.append(Door(face, at))
         except OSError:
             self.close()
             raise
+
+    def _open_multimarkets(self, port: int) -> None:
+        for name, face in (("multimarkets", self.multimarkets), ("multimarkets_products", ProductApi(self.multimarkets))):
+            self._open_next(face, port)
+            self.urls[name] = self._doors[-1].url
+        self.secrets["multimarkets"] = self.multimarkets.tokens
 
     @property
     def qos_url(self) -> str:
