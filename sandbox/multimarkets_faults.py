@@ -1,7 +1,7 @@
 """What can go wrong with a MultiMarkets reply: in its data, and on its way."""
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, Final
 
 from .faults import Rule
@@ -63,7 +63,7 @@ _ROWS: Final[dict[str, Callable[[list[Any]], list[Any] | None]]] = {
 }
 
 
-def broken(body: bytes, kinds: set[str]) -> bytes:
+def broken(body: bytes, kinds: Collection[str]) -> bytes:
     """Return a frame that cannot be read: torn, with two false bytes, or far too large once inflated."""
     if "bomb" in kinds:
         return zlib.compress(b"{" + _HEAVY, 9)

@@ -33,6 +33,7 @@ from ..http import Http, client_for, is_loopback, masked
 from ..normalise import series_page, symbol_of
 from ..vendor import Answer, Instrument, MarketDay, PageIds, Snapshot, account_of, is_sandbox
 from ..websocket import Link, WebSocket
+from . import multimarkets_frames as frames
 from . import multimarkets_wire as wire
 from .multimarkets_days import dated
 from .multimarkets_probe import probe
@@ -160,8 +161,8 @@ class MultiMarkets:
         asked = [_question(entry, product) for entry, product in zip(request.entries, products, strict=True)]
         data = asked[0] if cmd == wire.KLINES else {"data_list": asked}
         frame = self._ask(cmd, data, stock=products[0].trade_type == STOCK)
-        head = wire.head_of(frame, self.name)
-        if head.ret != wire.OK:
+        head = frames.head_of(frame, self.name)
+        if head.ret != frames.OK:
             raise self._failure(head, tuple(e.symbol for e in request.entries), products)
         return self._page(request, frame)
 
@@ -169,7 +170,7 @@ class MultiMarkets:
         """Return one SeriesPage per entry, matched by the ids that the reply repeats."""
         cmd, products = _asked(page.request)
         vendor = page.request.vendor
-        data = bytes(wire.head_of(page.body, vendor).data)
+        data = bytes(frames.head_of(page.body, vendor).data)
         found = wire.batch_of(data, vendor) if cmd == wire.BATCH else [wire.klines_of(data, vendor)]
         pairs = zip(page.request.entries, products, strict=True)
         return [self._series(entry, product, found, page) for entry, product in pairs]
@@ -212,8 +213,8 @@ class MultiMarkets:
                 number = next(self._numbers)
                 data = {"symbol_list": rows, "update_speed": 1000}
                 frame = socket.ask(number, self._envelope(wire.ROLLING, number, data), self._options.timeout_s)
-                head = wire.head_of(frame, self.name)
-                if head.ret != wire.OK:
+                head = frames.head_of(frame, self.name)
+                if head.ret != frames.OK:
                     raise self._failure(head, tuple(map(str, symbols)), sorted(told.wanted))
                 told.all.wait(_ROLLING_S)
             finally:
@@ -302,8 +303,8 @@ class MultiMarkets:
                 socket.close()
             link = Link(
                 vendor=self.name, url=f"{self._url}{path}" + (f"?token={self._token}" if self._token else ""),
-                secrets=(self._token,), hear=wire.heard, beat=self._beat, beat_s=self._options.heartbeat_s,
-                largest=wire.LARGEST,
+                secrets=(self._token,), hear=frames.heard, beat=self._beat, beat_s=self._options.heartbeat_s,
+                largest=frames.LARGEST,
             )  # fmt: skip
             socket = WebSocket(link, push) if push else WebSocket(link)
         if push is None:
@@ -322,11 +323,11 @@ class MultiMarkets:
         now = self._clock.now()
         return Page(
             id=self._ids.next(now), run=self._run, kind=self.kind, account=self.account, request=request,
-            received_at=now, status=wire.OK, client=wire.CLIENT, body=body,
+            received_at=now, status=frames.OK, client=wire.CLIENT, body=body,
         )  # fmt: skip
 
     def _failure(
-        self, head: wire.Head, symbols: tuple[str, ...], products: Sequence[Product]
+        self, head: frames.Head, symbols: tuple[str, ...], products: Sequence[Product]
     ) -> VendorError:
         """Return what a `ret` means; the codes are those of the sibling service, until others are seen (M1)."""
         said = masked(f"ret {head.ret} {head.msg}".strip(), (self._token,))

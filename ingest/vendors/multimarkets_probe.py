@@ -5,6 +5,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 
 from ...errors import BadRequest
+from ...schemas.capability import Adjust
 from ...schemas.clock import Clock
 from ...schemas.freq import Freq
 from ...schemas.page import Entry, SeriesPage
@@ -62,7 +63,7 @@ def probe(vendor: Vendor, clock: Clock, symbols: Sequence[Symbol] = ()) -> Itera
 
 
 def _ask(vendor: Vendor, symbol: Symbol, freq: Freq, end: datetime | None, count: int) -> SeriesPage:
-    adjust = "none" if "none" in vendor.capability.adjusts else "unknown"
+    adjust: Adjust = "none" if "none" in vendor.capability.adjusts else "unknown"
     request = vendor.request((Entry(str(symbol), freq, end, count, adjust),))
     return vendor.parse(vendor.send(request))[0]
 

@@ -1,45 +1,40 @@
-"""What MultiMarkets puts on the wire: frames in any packing, the envelope, K-line replies, rolling pushes.
+"""What MultiMarkets says: requests, K-line replies as columns, pushes of the rolling 24 hours.
 
-Traps: a frame is known by its bytes, never by its command; integers of 64 bits may come as
-text and must never become floats; an error may name no request; "ok" without bars is the
-end of history only where the reply names the product that was asked.
+Traps: integers of 64 bits may come as text and must never become floats; "ok" without bars
+is the end of history only where the reply names the product that was asked.
 """
 
 import re
 import threading
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from struct import pack
-from typing import Any, Final, Literal
-from urllib.parse import unquote_to_bytes
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import numpy as np
 
 from ...errors import BadPage
 from ..normalise import Floats, Rows
-from ..websocket import Frame, Heard
+from .multimarkets_frames import UNREADABLE
 
 __all__ = [
-    "BATCH", "BEAT", "CLIENT", "KLINES", "LARGEST", "OK", "ROLLING", "Head", "Klines", "Product", "Rolling", "Told",
-    "batch_of", "envelope", "head_of", "heard", "klines_of", "rolling_of", "text_of",
+    "BATCH", "BEAT", "CLIENT", "KLINES", "ROLLING", "Klines", "Product", "Rolling", "Told", "batch_of", "envelope",
+    "klines_of", "rolling_of",
 ]  # fmt: skip
 
 CLIENT: Final = "klake-multimarkets/1"  # the 1 is the parser's version: raise it when `parse` gives other bars
-OK: Final = 200
 BEAT, KLINES, BATCH, ROLLING = 14008, 14012, 14014, 14016
-LARGEST: Final = 16 * 1024 * 1024  # bytes of one message, and of what it inflates to; a full page has 0.2 MB
 
-_PUSHES: Final = (b"p(", b"pr(", b"pt(", b"pd(")
-_AS_IT_IS: Final = (b"{", b"%7B", b"%7b", *_PUSHES)
-_INFLATE: Final = (47, -15)  # zlib or gzip, whichever it is; then without any header
 _MANY_US: Final = ((10**11, 1_000_000), (10**14, 1_000), (10**17, 1))  # up to here it counts s, ms, us; else ns
 _EARLIEST_US: Final = 631_152_000_000_000  # 1990
 _LATEST_US: Final = 4_102_444_800_000_000  # 2100
 _ROLLED: Final = re.compile(rb"pr\(([^()]{1,400})\)")
-_WIDEST: Final = 1 << 63
+_BY_ROW: Final = 1 << 20  # bytes of a list that is read row by row; a page of 1,000 bars has 0.2 MB
+_BRACES: Final = 200_000
+_Rows = msgspec.Meta(max_length=5_000)  # of one page, copies included
+_Products = msgspec.Meta(max_length=100)  # of one batch
 
 
 class Bar(msgspec.Struct, gc=False):
@@ -53,16 +48,6 @@ class Bar(msgspec.Struct, gc=False):
     transactions_number: float
     last_tick_time: msgspec.Raw = msgspec.Raw(b"0")
     last_tick_seq: msgspec.Raw = msgspec.Raw(b"0")
-
-
-class Head(msgspec.Struct):
-    """The envelope of a reply; `seq_id` 0: nobody knows to which request."""
-
-    ret: int = 0
-    msg: str = ""
-    cmd_id: int = 0
-    seq_id: int = 0
-    data: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class Product(msgspec.Struct, frozen=True, order=True):
@@ -89,7 +74,7 @@ class _Klines(msgspec.Struct):
     trade_type: int
     trade_mode: int = 0
     kline_type: int = 0
-    kline_list: list[Bar] | None = None
+    kline_list: Annotated[list[Bar], _Rows] | None = None
 
 
 class _Raws(msgspec.Struct):
@@ -97,11 +82,11 @@ class _Raws(msgspec.Struct):
     trade_type: int
     trade_mode: int = 0
     kline_type: int = 0
-    kline_list: list[msgspec.Raw] | None = None
+    kline_list: Annotated[list[msgspec.Raw], _Rows] | None = None
 
 
 class _Batch(msgspec.Struct):
-    data_list: list[msgspec.Raw] | None = None
+    data_list: Annotated[list[msgspec.Raw], _Products] | None = None
 
 
 class _Time(msgspec.Struct):
@@ -135,7 +120,6 @@ class Rolling:
     amount: float
 
 
-_head: Final = msgspec.json.Decoder(Head, strict=False)
 _klines: Final = msgspec.json.Decoder(_Klines, strict=False)
 _raws: Final = msgspec.json.Decoder(_Raws, strict=False)
 _bar: Final = msgspec.json.Decoder(Bar, strict=False)
@@ -149,73 +133,6 @@ def envelope(cmd: int, number: int, ext: str, data: object) -> str:
     return msgspec.json.encode({"cmd_id": cmd, "seq_id": number, "ext": ext, "data": data}).decode()
 
 
-def text_of(frame: Frame, vendor: str, largest: int = LARGEST) -> bytes:
-    """Return the text of a frame, whatever it was packed in: zlib, gzip, bare deflate, per cent, nothing.
-
-    Raises
-    ------
-    BadPage
-        A torn stream, or one that holds more than `largest` bytes.
-    """
-    body = frame.encode() if isinstance(frame, str) else frame
-    # No stream begins so; one may begin with a bare "%", which is why a whole escape is asked for.
-    if not body.lstrip().startswith(_AS_IT_IS):
-        body = _inflated(body, vendor, largest)
-    body = body.lstrip()
-    if body.startswith(b"%"):
-        body = unquote_to_bytes(body).lstrip()
-    return body
-
-
-def _inflated(body: bytes, vendor: str, largest: int) -> bytes:
-    for window in _INFLATE:
-        stream = zlib.decompressobj(window)
-        try:
-            plain = stream.decompress(body, largest + 1)
-        except zlib.error:
-            continue
-        if len(plain) > largest:
-            raise BadPage(vendor, f"the reply inflates to more than {largest} bytes")
-        if window > 0 and not stream.eof:
-            raise BadPage(vendor, "the compressed reply is torn")
-        if stream.eof and plain.lstrip().startswith(_AS_IT_IS):
-            return plain
-    raise BadPage(vendor, "the reply is neither text nor any known compression")
-
-
-def heard(frame: Frame) -> Heard:
-    """Return what a frame is; one that cannot be read counts as an answer to nobody knows what."""
-    body = frame.encode(errors="replace") if isinstance(frame, str) else frame
-    try:
-        text = text_of(body, "")
-    except BadPage:
-        return Heard("noise" if isinstance(frame, str) else "reply", body)
-    if text.startswith(_PUSHES):
-        return Heard("push", text)
-    head = _head_or_none(text)
-    if head is None:
-        return Heard("reply" if text.startswith(b"{") else "noise", body)
-    if not head.seq_id and head.ret == OK:
-        return Heard("noise", body)  # it answers somebody, but not by name: the deadline decides
-    return Heard("reply", body, head.seq_id)
-
-
-def _head_or_none(text: bytes) -> Head | None:
-    try:
-        head = _head.decode(text)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return None
-    return head if 0 <= head.seq_id < _WIDEST else None
-
-
-def head_of(body: bytes, vendor: str) -> Head:
-    """Return the envelope of a reply as it was kept; BadPage where there is none."""
-    head = _head_or_none(text_of(body, vendor))
-    if head is None:
-        raise BadPage(vendor, "the reply is not the JSON that MultiMarkets sends")
-    return head
-
-
 def klines_of(data: bytes, vendor: str) -> Klines:
     """Return the bars of one product in `data` of a reply; rows that cannot be read are kept as `bad`.
 
@@ -225,10 +142,11 @@ def klines_of(data: bytes, vendor: str) -> Klines:
         It names no product, or holds no list.
     """
     bad: list[tuple[str, str, datetime | None]] = []
+    one: _Klines | _Raws
     try:
-        one: _Klines | _Raws = _klines.decode(data)
-        bars = one.kline_list or []
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        one = whole = _klines.decode(data)
+        bars = whole.kline_list or []
+    except UNREADABLE:
         one, bars = _row_by_row(data, vendor, bad)
     bars = _dated(bars, bad)
     product = Product(one.symbol_id, one.trade_type, one.trade_mode)
@@ -237,9 +155,11 @@ def klines_of(data: bytes, vendor: str) -> Klines:
 
 def batch_of(data: bytes, vendor: str) -> list[Klines]:
     """Return the products of a batch reply, those that cannot be read left out."""
+    if data.count(b"{") > _BRACES:
+        raise BadPage(vendor, "the batch holds more objects than any batch has bars")
     try:
         raws = _batch.decode(data).data_list or []
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise BadPage(vendor, f"the batch cannot be read: {error}") from error
     out: list[Klines] = []
     for raw in raws:
@@ -253,15 +173,17 @@ def batch_of(data: bytes, vendor: str) -> list[Klines]:
 def _row_by_row(
     data: bytes, vendor: str, bad: list[tuple[str, str, datetime | None]]
 ) -> tuple[_Raws, list[Bar]]:
+    if len(data) > _BY_ROW:
+        raise BadPage(vendor, f"a list of {len(data)} bytes holds rows that are no bars")
     try:
         one = _raws.decode(data)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise BadPage(vendor, f"the reply holds no K-lines: {error}") from error
     bars: list[Bar] = []
     for raw in one.kline_list or []:
         try:
             bars.append(_bar.decode(raw))
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             bad.append(("unreadable", bytes(raw).decode("utf-8", "replace"), _time_in(raw)))
     return one, bars
 
@@ -269,7 +191,7 @@ def _row_by_row(
 def _time_in(raw: msgspec.Raw) -> datetime | None:
     try:
         found = _micros(_time.decode(raw).timestamp)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return None
     return datetime.fromtimestamp(found / 1_000_000, UTC) if found else None
 
