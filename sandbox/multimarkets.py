@@ -208,7 +208,8 @@ class MultiMarkets:
         if cmd == _BEAT:
             session.beat_at = time.monotonic()
             return _OK, "ok", {}
-        early, session.asked_at = now_s - session.asked_at < self.switches.rate_s, now_s
+        early = 0 <= now_s - session.asked_at < self.switches.rate_s  # the clock may be put back
+        session.asked_at = now_s
         session.hurried = session.hurried + 1 if early else 0
         if early:
             return (_FAST if session.hurried < 3 else _CLOSING), "too many requests", {}

@@ -1,6 +1,7 @@
 """A small threaded WebSocket server on loopback: one thread per connection, each before the same face."""
 
 import contextlib
+import logging
 import socket
 import struct
 import threading
@@ -14,6 +15,8 @@ from websockets.sync.server import ServerConnection, serve
 __all__ = ["WebSocketDoor", "abort", "half"]
 
 _CLOSE_S: Final = 1.0
+_SILENT: Final = logging.getLogger("klake.sandbox.websocket")  # the journal of requests is the log
+_SILENT.disabled = True
 _BINARY: Final = 0x82  # a whole message in one binary frame
 
 
@@ -30,7 +33,7 @@ class WebSocketDoor:
         self._talk, self._open = talk, set[ServerConnection]()
         self._server = serve(
             self._one, "127.0.0.1", port, process_request=admit, compression=None, ping_interval=None,
-            close_timeout=_CLOSE_S,
+            close_timeout=_CLOSE_S, logger=_SILENT,
         )  # fmt: skip
         self.url = f"ws://127.0.0.1:{self._server.socket.getsockname()[1]}{path}"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)

@@ -51,6 +51,7 @@ _ADJUSTABLE: Final = {Class.STOCK, Class.FUND, Class.BOND}
 _UNLABELLED: Final = {"FX", "CM"}
 _KEYS: Final = {401, 604}
 _RATES: Final = {429, 605, 606}
+_CLOSING: Final = {401, 606}  # the connection ends behind these: the next request needs another one
 _NOT_THIS: Final = {400, 402, 600, 601, 603}
 _HOUR_S: Final = 3600.0
 _ROLLING_S: Final = 5.0  # a push of the rolling 24 hours comes at least so often, or not at all
@@ -160,8 +161,7 @@ class MultiMarkets:
         cmd, products = _asked(request)
         asked = [_question(entry, product) for entry, product in zip(request.entries, products, strict=True)]
         data = asked[0] if cmd == wire.KLINES else {"data_list": asked}
-        frame = self._ask(cmd, data, stock=products[0].trade_type == STOCK)
-        head = frames.head_of(frame, self.name)
+        frame, head = self._ask(cmd, data, stock=products[0].trade_type == STOCK)
         if head.ret != frames.OK:
             raise self._failure(head, tuple(e.symbol for e in request.entries), products)
         return self._page(request, frame)
@@ -288,11 +288,15 @@ class MultiMarkets:
             raise BadRequest("count", entry.count, hint=f"1 to {self.capability.page_limit}")
         return product
 
-    def _ask(self, cmd: int, data: object, *, stock: bool) -> bytes:
+    def _ask(self, cmd: int, data: object, *, stock: bool) -> tuple[bytes, frames.Head]:
         """Return the reply to one command; one is under way at a time, so that an error without a name is its own."""
         with self._turn:
-            number = next(self._numbers)
-            return self._socket(stock).ask(number, self._envelope(cmd, number, data), self._options.timeout_s)
+            number, socket = next(self._numbers), self._socket(stock)
+            frame = socket.ask(number, self._envelope(cmd, number, data), self._options.timeout_s)
+            head = frames.head_of(frame, self.name)
+            if head.ret in _CLOSING:
+                socket.drop()
+            return frame, head
 
     def _socket(self, stock: bool, push: Callable[[bytes], None] | None = None) -> WebSocket:
         """Return the connection for shares or for all else; others are closed where one token allows fewer."""
