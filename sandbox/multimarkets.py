@@ -1,4 +1,4 @@
-"""The MultiMarkets quote service over WebSocket, and its product API over HTTP, switches and faults included."""
+"""The MultiMarkets quote service over WebSocket, switches and faults included."""
 
 import contextlib
 import threading
@@ -15,7 +15,7 @@ from ..schemas.clock import SystemClock
 from ..schemas.symbol import Class
 from .clock import SandboxClock
 from .faults import Faults, Rule
-from .http import Asked, Reply, in_json, parsed
+from .http import parsed
 from .instruments import Instrument
 from .journal import Journal, account_of
 from .limits import secret
@@ -35,7 +35,7 @@ from .multimarkets_wire import (
 )
 from .websocket import abort, half
 
-__all__ = ["PATH", "MultiMarkets", "ProductApi"]
+__all__ = ["PATH", "MultiMarkets"]
 
 PATH: Final = "/apiQuote"
 _QUOTE, _GUEST, _STOCKS = f"{PATH}/quote", f"{PATH}/quote_guest", f"{PATH}/quote_stock"
@@ -380,30 +380,6 @@ class MultiMarkets:
             "multimarkets", account_of("multimarkets", token), endpoint, self.clock.now()
         )
         self.journal.answer(place, 0, status, said)
-
-
-class ProductApi:
-    """The HTTP face of the operator's product list: `{code, message, data}`."""
-
-    def __init__(self, face: MultiMarkets) -> None:
-        self._face = face
-
-    def answer(self, asked: Asked) -> Reply:
-        """Return the list; a request must name a company, and a token or a signature (which nobody checks)."""
-        face, headers = self._face, asked.headers
-        token = headers.get("token", "")
-        place = face.journal.add(
-            "multimarkets", account_of("multimarkets", token), asked.path, face.clock.now()
-        )
-        signed = bool(headers.get("apikey") and headers.get("signature"))
-        if asked.method != "POST" or not asked.path.startswith("/openapi-c/global/"):
-            reply: dict[str, Any] = {"code": "404", "message": "not found", "data": None}
-        elif not headers.get("companyid") or not (signed or token == face.tokens["default"]):
-            reply = {"code": "00012003", "message": "unknown key", "data": None}
-        else:
-            reply = {"code": "0", "message": "ok", "data": face.listed()}
-        face.journal.answer(place, 0, 200, str(reply["message"]))
-        return in_json(reply)
 
 
 def _token(request: Request) -> str:

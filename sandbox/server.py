@@ -15,7 +15,8 @@ from .faults import Faults
 from .http import Door, Face
 from .journal import Journal
 from .market import Market
-from .multimarkets import PATH, MultiMarkets, ProductApi
+from .multimarkets import PATH, MultiMarkets
+from .multimarkets_products import ProductApi
 from .qos import Qos
 from .websocket import WebSocketDoor
 
