@@ -192,7 +192,7 @@ class MultiMarkets:
             ret, said, data = spoiled(rule, ret, said, data)
         named = ret == _OK or (self.switches.errors_named and not any(r.kind == "unnamed" for r in struck))
         value = self._envelope(asked, ret, said, data, named=named)
-        self._send(session, self._frame(value, error=ret != _OK), struck)
+        self._send(session, cmd, self._frame(value, error=ret != _OK), struck)
         if ret == _CLOSING:
             session.connection.close(1000, "too many requests")
         return len(wanted), ret, said
@@ -323,7 +323,7 @@ class MultiMarkets:
         session.prices[product.text] = f"{one['price']} {one['seq']}"
         return realtime(one)
 
-    def _send(self, session: _Session, frame: str | bytes, struck: tuple[Rule, ...]) -> None:
+    def _send(self, session: _Session, cmd: Any, frame: str | bytes, struck: tuple[Rule, ...]) -> None:
         """Send a reply, with the faults of its way."""
         kinds = {rule.kind for rule in struck}
         connection = session.connection
@@ -344,7 +344,8 @@ class MultiMarkets:
             connection.send(frame)
         if "twice" in kinds:
             connection.send(frame)
-        self._release(session)
+        if cmd != _BEAT:
+            self._release(session)
 
     def _release(self, session: _Session) -> None:
         """Send the replies that were held back: after a younger one, or when their time is over."""

@@ -21,7 +21,7 @@ from klake.ingest.vendor import Vendor
 from klake.sandbox.server import Sandbox
 from klake.schemas.clock import Clock
 
-__all__ = ["FACES", "SYMBOLS", "Face", "dial", "opened"]
+__all__ = ["FACES", "SYMBOLS", "Face", "MultiMarkets", "Nothing", "dial", "opened"]
 
 SYMBOLS = ("600519.SH", "000001.SZ", "000333.SZ", "00700.HK", "08609.HK", "AAPL.US", "CON.US", "BTCUSDT.P.QOS")
 Trouble = tuple[dict[str, Any], type[VendorError]]
@@ -136,6 +136,13 @@ class MultiMarkets:
     def lots(self, box: Sandbox) -> dict[str, Any]:
         box.multimarkets.turn({"volume": "lots"})
         return {}
+
+
+class Nothing:
+    """Facts of which none is known yet."""
+
+    def fact(self, vendor: str, name: str) -> None:
+        return None
 
 
 FACES: tuple[Face, ...] = (Qos(), MultiMarkets())

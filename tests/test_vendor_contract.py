@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faces import FACES, SYMBOLS, Face, dial, opened
+from faces import FACES, SYMBOLS, Face, Nothing, dial, opened
 from paging import Paged, rows
 
 import klake
@@ -152,13 +152,6 @@ def test_a_canary_tells_lots_from_shares(face: Face, box: Sandbox, vendor: Vendo
     with pytest.raises(UnitMismatch, match="volume_factor"):
         list(canaries(false, symbols, Nothing(), lambda call: call()))
     false.close()
-
-
-class Nothing:
-    """No fact is known yet."""
-
-    def fact(self, vendor: str, name: str) -> None:
-        return None
 
 
 # The present, and the past that changes

@@ -74,6 +74,7 @@ CAPABILITY: Final = Capability(
     includes_unfinished=True,
     fills_gaps=False,
     quotas=(Quota(1, 1.0),),
+    snapshots=5,
     settle_s={"*": 600.0, **dict.fromkeys(("SH", "SZ", "BJ", "HK", "US"), 4 * _HOUR_S)},
     restates=True,
     evidence={
