@@ -101,7 +101,7 @@ def canaries(
         group = _group(symbol)
         if group.klass not in _NO_PRICE and vendor.spell(symbol) and not _known(vendor, group, facts):
             groups[group].append(symbol)
-    chosen = _chosen(groups, vendor.capability.products)
+    chosen = _chosen(groups, vendor.capability.snapshots or vendor.capability.products)
     if not chosen:
         return
     by_group: dict[_Group, list[Snapshot]] = defaultdict(list)

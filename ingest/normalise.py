@@ -23,7 +23,7 @@ from ..schemas.page import Entry, Reject, SeriesPage
 from ..schemas.session import Anchor, calendar, nominal_ts_array
 from ..schemas.symbol import Class, Symbol
 
-__all__ = ["Floats", "Rows", "fold", "series_page", "symbol_of"]
+__all__ = ["Floats", "Rows", "fold", "local_days", "series_page", "symbol_of"]
 
 _DAY_US: Final = 86_400_000_000
 _REACH: Final = {
@@ -138,11 +138,11 @@ def _from_label(time: Numbers, freq: Freq, label: str, symbol: Symbol) -> Number
             return time - freq.minutes * 60_000_000
         starts = calendar(symbol.place.calendar).buckets(freq, (time - 1).astype("datetime64[us]"))
         return starts.astype("datetime64[us]").astype(np.int64)
-    days = _local_days(time - 1 if label == "end" else time, symbol.place.zone)
+    days = local_days(time - 1 if label == "end" else time, symbol.place.zone)
     return _anchored(days, freq)
 
 
-def _local_days(time: Numbers, zone: str) -> Numbers:
+def local_days(time: Numbers, zone: str) -> Numbers:
     """Return the calendar day in `zone`, as days since 1970, of n UTC instants."""
     if zone == "UTC":
         return time // _DAY_US

@@ -18,7 +18,7 @@ from ..storage.coverage import Ledger
 from ..storage.quotas import quotas_path
 from .config import vendor_table
 from .desk import Desk
-from .facts import keep, observed
+from .facts import QUESTIONS, keep, observed
 from .status import declared
 
 __all__ = ["FieldFact", "Known", "ProbeReport", "known", "probe"]
@@ -191,7 +191,7 @@ def _declared(capability: Capability) -> list[FieldFact]:
 def _found(vendor: Vendor, ledger: Ledger) -> list[FieldFact]:
     """Return what canaries and probes have found out."""
     out: list[FieldFact] = []
-    for name in (*fact_names(vendor.capability.venues), *(f"probe U{number}" for number in range(1, 20))):
+    for name in (*fact_names(vendor.capability.venues), *(f"probe {question}" for question in QUESTIONS)):
         fact = ledger.fact(vendor.name, name)
         if fact is not None:
             told, basis = (fact.value, "observed") if name.startswith("volume") else _answer(fact.value)

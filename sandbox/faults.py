@@ -12,8 +12,8 @@ __all__ = ["Dials", "FaultKind", "Faults", "Rule"]
 FaultKind = Literal[
     "http_504", "http_429", "http_500_ok", "slow", "reset", "cut", "corrupt", "error",
     "no_data", "null_data", "no_k", "null_k", "numeric_price", "duplicate_bar", "descending", "low_above_high", "empty_page",
-    "missing_item", "wrong_page",
-    "no_answer", "close", "bad_error", "empty_price", "stray_bar", "unsorted", "http_429_json", "not_json",
+    "missing_item", "wrong_page", "drop", "twice", "late", "torn", "bomb", "unnamed",
+    "close", "bad_error", "empty_price", "stray_bar", "unsorted", "http_429_json", "not_json",
     "late_trade", "eod_quote", "lost_push",
 ]  # fmt: skip
 _KINDS: Final = get_args(FaultKind)

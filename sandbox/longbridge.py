@@ -101,7 +101,7 @@ class Longbridge:
         self.calls.clear()
         self.history.clear()
 
-    def put(self, given: dict[str, Any]) -> None:
+    def turn(self, given: dict[str, Any]) -> None:
         """Turn dials and change accounts: `{"anchor": "exclusive", "accounts": {"default": {"symbols": 3}}}`."""
         known = tuple(f.name for f in fields(Dials))
         accounts = given.get("accounts", {})
@@ -113,6 +113,12 @@ class Longbridge:
         }
         self.dials = replace(self.dials, **{name: value for name, value in given.items() if name in known})
         self.accounts |= changed
+
+    @property
+    def secrets(self) -> dict[str, str]:
+        """Return the secrets of every account, as `default.app_key`."""
+        parts = ("app_key", "app_secret", "access_token")
+        return {f"{a.name}.{part}": getattr(a, part) for a in self.accounts.values() for part in parts}
 
     def shown(self) -> dict[str, Any]:
         """Return dials and accounts as JSON values, without secrets."""

@@ -15,6 +15,7 @@ from .longbridge_wire import Query
 __all__ = ["LongbridgeHttp"]
 
 _TOKEN: Final = "/v1/socket/token"
+_DECIMALS: Final = ("open", "high", "low", "close", "turnover")
 _SIGNED: Final = ("authorization", "x-api-key", "x-timestamp")
 
 
@@ -33,17 +34,19 @@ class LongbridgeHttp:
         body = body if isinstance(body, dict) else {}
         codes = frozenset({str(body.get("symbol", ""))})
         struck = () if asked.path == _TOKEN else service.faults.draw(asked.path, codes)
+        code, said = 200, "OK"
         try:
             if account is None or trouble is not None:
                 raise trouble or Trouble(5, 401004, "token invalid")
             reply = _enveloped(self._data(asked.path, body, account, struck))
         except Trouble as refused:
-            status = refused.code // 1000 if refused.status == 5 else 200
-            reply = in_json({"code": refused.code, "message": refused.message, "data": None}, status)
-        reply = _spoiled(reply, struck, service.faults.dials.slow_s)
-        service.journal.answer(
-            place, 1, 0 if reply.broken else reply.status, reply.body[:60].decode(errors="replace")
-        )
+            code, said = refused.code, refused.message
+            status = code // 1000 if refused.status == 5 else 200
+            reply = in_json({"code": code, "message": said, "data": None}, status)
+        reply = _spoiled(reply, struck)
+        service.journal.answer(place, 1, code if reply.status == 200 else reply.status, said)
+        if any(rule.kind in {"slow", "drop"} for rule in struck):
+            SystemClock().wait(service.faults.dials.slow_s)
         service.clock.wait(service.faults.dials.latency_s)
         return reply
 
@@ -74,7 +77,8 @@ class LongbridgeHttp:
             raise Trouble(7, failed.code or 301602, failed.text)
         if path in (HISTORY, NEWEST):
             query = _query(path, body)
-            rows = [self._row(row) for row in service.candles(account, query, struck)]
+            plain = any(rule.kind == "numeric_price" for rule in struck)
+            rows = [self._row(row, plain=plain) for row in service.candles(account, query, struck)]
             return {"symbol": query.symbol, "candlesticks": rows}
         if path == "/quote/static-info":
             return {"secu_static_info": service.static_info([str(s) for s in body.get("symbol", ())])}
@@ -85,7 +89,9 @@ class LongbridgeHttp:
             return {"trade_day": days[0], "half_trade_day": days[1]}
         raise Trouble(7, 301600, "not found")
 
-    def _row(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _row(self, row: dict[str, Any], *, plain: bool) -> dict[str, Any]:
+        if plain:
+            row = row | {name: float(row[name]) for name in _DECIMALS if row[name]}
         if not self.service.dials.session_field:
             row = {name: value for name, value in row.items() if name != "trade_session"}
         if self.service.dials.numbers == "text":
@@ -132,12 +138,10 @@ def _signature(asked: Asked, secret: str) -> str:
     return f"HMAC-SHA256 SignedHeaders={';'.join(_SIGNED)}, Signature={made}"
 
 
-def _spoiled(reply: Reply, struck: tuple[Rule, ...], slow_s: float) -> Reply:
-    """Return the reply with the faults of its way; a slow one is waited for here, in wall time."""
+def _spoiled(reply: Reply, struck: tuple[Rule, ...]) -> Reply:
+    """Return the reply with the faults of its way; one that is dropped ends with its connection."""
     for rule in struck:
-        if rule.kind == "slow":
-            SystemClock().wait(slow_s)
-        elif rule.kind == "http_504":
+        if rule.kind == "http_504":
             reply = Reply(
                 b"<html><body>504 Gateway Time-out</body></html>", 504, {"Content-Type": "text/html"}
             )
@@ -151,6 +155,8 @@ def _spoiled(reply: Reply, struck: tuple[Rule, ...], slow_s: float) -> Reply:
             )
         elif rule.kind == "no_data":
             reply = in_json({"code": 0, "message": ""})
-        elif rule.kind in {"reset", "cut"}:
-            reply = replace(reply, broken="reset" if rule.kind == "reset" else "cut")
+        elif rule.kind in {"reset", "cut", "drop"}:
+            reply = replace(reply, broken="cut" if rule.kind == "cut" else "reset")
+        elif rule.kind == "corrupt":
+            reply = replace(reply, body=b"{" + reply.body[: len(reply.body) // 2])
     return reply

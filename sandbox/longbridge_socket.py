@@ -141,9 +141,9 @@ class Socket:
         service, account = self._service, client.account
         path = _PATHS.get(packet.command, f"command {packet.command}")
         place = service.arrived(account, path)
-        code = text(parsed(packet.body), 1)
-        struck = service.faults.draw(path, frozenset({code})) if packet.command in _PATHS else ()
-        status, said = 0, "OK"
+        symbol = frozenset({text(parsed(packet.body), 1)})
+        struck = service.faults.draw(path, symbol) if packet.command in _PATHS else ()
+        status, code, said = 0, 200, "OK"
         try:
             if account is None:
                 raise Trouble(5, 401004, "token invalid")
@@ -153,10 +153,10 @@ class Socket:
                 else self._body(packet, account, struck)
             )
         except Trouble as refused:
-            status, said, body = refused.status, refused.message, _refusal(refused)
+            status, code, said, body = refused.status, refused.code, refused.message, _refusal(refused)
         except ValueError:
-            status, said, body = 3, "bad request", _refusal(Trouble(3, 301600, "bad request"))
-        service.journal.answer(place, 1, status, said)
+            status, code, said, body = 3, 301600, "bad request", _refusal(Trouble(3, 301600, "bad request"))
+        service.journal.answer(place, 1, code, said)
         service.clock.wait(service.faults.dials.latency_s)
         return self._sent(client.connection, packet, body, status, struck)
 
@@ -172,7 +172,7 @@ class Socket:
         for rule in struck:
             if rule.kind == "slow":
                 SystemClock().wait(self._service.faults.dials.slow_s)
-            elif rule.kind == "no_answer":
+            elif rule.kind == "drop":
                 return True
             elif rule.kind in {"close", "reset", "cut"}:
                 with contextlib.suppress(OSError):

@@ -50,7 +50,7 @@ def test_the_lake_holds_the_sandboxs_truth_whatever_the_vendors_way_is(
     lb.transport = transport
     strike(lb, *spoiled, gzip=anchor == "exclusive")
     numbers = "text" if anchor == "exclusive" else "plain"
-    lb.sandbox.longbridge.put({"anchor": anchor, "numbers": numbers, "session_field": not spoiled})
+    lb.sandbox.longbridge.turn({"anchor": anchor, "numbers": numbers, "session_field": not spoiled})
 
     report = lb.sync(FEW, ["1d", "1m", "1w"], "2026-11-12")
 
@@ -61,7 +61,7 @@ def test_the_lake_holds_the_sandboxs_truth_whatever_the_vendors_way_is(
 @pytest.mark.parametrize("limit", [9, 10, 17, 18, 19, 33])
 @pytest.mark.parametrize("anchor", ["inclusive", "exclusive"])
 def test_a_closing_auction_is_folded_wherever_a_page_ends(lb: LongbridgeStand, limit: int, anchor: str) -> None:
-    lb.sandbox.longbridge.put({"anchor": anchor})
+    lb.sandbox.longbridge.turn({"anchor": anchor})
 
     report = lb.sync(["600519.SH", "00700.HK"], ["15m"], "2026-11-16", f"page_limit = {limit}")
 
@@ -175,7 +175,7 @@ def test_a_new_month_lets_new_symbols_in(lb: LongbridgeStand) -> None:
 
 def test_what_the_vendor_itself_says_of_spent_symbols_costs_those_and_no_others(lb: LongbridgeStand) -> None:
     lb.account = "poor"  # two symbols a month, as the vendor counts; the configuration believes in a thousand
-    lb.sandbox.longbridge.put({"newest_counts": True})
+    lb.sandbox.longbridge.turn({"newest_counts": True})
 
     report = lb.sync(["AAPL.US", "00700.HK", "600519.SH", "MSFT.US"], ["1d"], "2026-11-02")
 

@@ -376,7 +376,7 @@ def test_variables_and_env_files_change_nothing(lb: LongbridgeStand) -> None:
 
 def test_those_who_use_one_account_share_one_connection(lb: LongbridgeStand) -> None:
     lb.transport = "ws"
-    lb.sandbox.longbridge.put({"accounts": {"default": {"connections": 1}}})
+    lb.sandbox.longbridge.turn({"accounts": {"default": {"connections": 1}}})
     first, second = lb.vendor(), lb.vendor()
     lb.sandbox.journal.clear()
 
@@ -391,7 +391,7 @@ def test_those_who_use_one_account_share_one_connection(lb: LongbridgeStand) -> 
 
 def test_a_connection_that_another_program_holds_is_told(lb: LongbridgeStand) -> None:
     lb.transport = "ws"
-    lb.sandbox.longbridge.put({"accounts": {"default": {"connections": 1}}, "online": 1})
+    lb.sandbox.longbridge.turn({"accounts": {"default": {"connections": 1}}, "online": 1})
     one = lb.vendor()
 
     with pytest.raises(VendorDown, match="another program holds the account's connection"):
@@ -403,7 +403,7 @@ def test_a_request_that_nobody_answers_ends(lb: LongbridgeStand) -> None:
     lb.transport = "ws"
     one = lb.vendor(timeout_s=1)
     fetched(one, "AAPL.US", Freq.D1, None, 3)
-    lb.sandbox.faults.put([{"kind": "no_answer", "next": 1}], {})
+    lb.sandbox.faults.put([{"kind": "drop", "next": 1}], {})
 
     with pytest.raises(VendorDown, match="no reply in time"):
         fetched(one, "AAPL.US", Freq.D1, None, 3)
@@ -432,7 +432,7 @@ def test_instruments_and_the_calendar_come_from_the_vendor(lb: LongbridgeStand) 
 
 @pytest.mark.parametrize("anchor", ["inclusive", "exclusive"])
 def test_a_probe_finds_out_whether_the_anchor_is_given_and_on_whose_clock(lb: LongbridgeStand, anchor: str) -> None:
-    lb.sandbox.longbridge.put({"anchor": anchor})
+    lb.sandbox.longbridge.turn({"anchor": anchor})
     lb.sandbox.clock.put(datetime(2026, 11, 19, 16, 0, 30, tzinfo=UTC))  # New York trades
     one = lb.vendor()
 

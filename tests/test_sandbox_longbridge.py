@@ -46,7 +46,7 @@ def box(running: Sandbox) -> Sandbox:
     running.journal.clear()
     running.faults.reset()
     running.longbridge.reset()
-    running.longbridge.put({"accounts": {"default": {"calls": [], "quotas": []}}})
+    running.longbridge.turn({"accounts": {"default": {"calls": [], "quotas": []}}})
     return running
 
 
@@ -152,7 +152,7 @@ def test_by_date_the_silent_cut_keeps_the_side_that_the_page_documents(box: Sand
 def test_by_offset_both_directions_begin_at_the_anchor_or_beside_it(
     box: Sandbox, transport: str, anchor: str
 ) -> None:
-    box.longbridge.put({"anchor": anchor})
+    box.longbridge.turn({"anchor": anchor})
     when = datetime(2026, 11, 12, 10, 30)
 
     back, forth = asked(
@@ -206,7 +206,7 @@ def test_the_months_symbols_run_out_and_those_counted_go_on(box: Sandbox, transp
 
 
 def test_sixty_history_requests_fit_thirty_seconds(box: Sandbox) -> None:
-    box.longbridge.put({"accounts": {"default": {"calls": [], "quotas": [[60, 30.0]]}}})
+    box.longbridge.turn({"accounts": {"default": {"calls": [], "quotas": [[60, 30.0]]}}})
 
     found = asked(config(box, "http"), *([offset(count=1)] * 61))
     box.clock.advance(30.1)
@@ -217,7 +217,7 @@ def test_sixty_history_requests_fit_thirty_seconds(box: Sandbox) -> None:
 
 
 def test_the_profile_makes_the_sdk_throttle_itself(box: Sandbox) -> None:
-    box.longbridge.put({"accounts": {"default": {"rates": [[27, 4, 2]], "calls": [], "quotas": []}}})
+    box.longbridge.turn({"accounts": {"default": {"rates": [[27, 4, 2]], "calls": [], "quotas": []}}})
 
     began = time.monotonic()
     asked(config(box, "ws"), *([offset(count=1)] * 5))
@@ -245,7 +245,7 @@ def test_a_connection_that_breaks_is_resumed_and_the_request_repeated(box: Sandb
 
 
 def test_only_so_many_connections_stand_at_once(box: Sandbox) -> None:
-    box.longbridge.put({"accounts": {"default": {"connections": 1}}, "online": 1})
+    box.longbridge.turn({"accounts": {"default": {"connections": 1}}, "online": 1})
 
     error = asked(config(box, "ws"), offset())[0]
 

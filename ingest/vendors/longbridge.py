@@ -79,7 +79,16 @@ CAPABILITY: Final = Capability(
     evidence={
         **{
             name: Evidence("documented")
-            for name in ("freqs", "page_limit", "products", "quotas", "amount", "floor", "adjusts", "end_honoured")
+            for name in (
+                "freqs",
+                "page_limit",
+                "products",
+                "quotas",
+                "amount",
+                "floor",
+                "adjusts",
+                "end_honoured",
+            )
         },
         **{name: Evidence("observed", date(2026, 11, 1)) for name in ("time_unit", "label", "fills_gaps")},
     },

@@ -10,7 +10,7 @@ import importlib
 import re
 import threading
 from collections.abc import Awaitable, Callable, Iterable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
@@ -101,14 +101,19 @@ class Line:
 
     def close(self) -> None:
         """Drop the context, and with it the connection; end the thread."""
-        self._loop.call_soon_threadsafe(self._end)
+        asyncio.run_coroutine_threadsafe(self._ended(), self._loop)
         self._thread.join(5.0)
 
     def _drop(self) -> None:
         self._context = None
 
-    def _end(self) -> None:
+    async def _ended(self) -> None:
+        """End what waits, then the loop."""
         self._drop()
+        waiting = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
         self._loop.stop()
 
     async def _asked(self, call: Callable[[Any, Any], Awaitable[T]]) -> T:
@@ -204,6 +209,8 @@ def failure(error: Exception, vendor: str, symbol: str, secrets: tuple[str, ...]
     said = masked(str(getattr(error, "message", "") or error), secrets)
     if isinstance(error, TimeoutError):
         return VendorDown(vendor, "no reply in time", "超时未应答")
+    if isinstance(error, CancelledError):
+        return VendorDown(vendor, "closed while it waited", "等待中连接被关闭")
     if kind == "OAuth":
         return BadCredentials(vendor, f"{said}: the login does not hold any more")
     if code is not None:
