@@ -1,14 +1,14 @@
 """Vendors: what each one declares, how well that is known, and probing what is not."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Final, cast
 
-from ..errors import CredentialsMissing, LakeError, VendorDown
+from ..errors import BadRequest, CredentialsMissing, LakeError, VendorDown
 from ..ingest.canary import fact_names
 from ..ingest.vendor import Answer, Vendor
 from ..schemas.capability import Capability
@@ -106,6 +106,29 @@ def probe(desk: Desk, name: str) -> ProbeReport:
             quotas_path().parent / "probes" / f"{name}-{desk.clock.now():%Y%m%dT%H%M%SZ}.jsonl"
         )
     return ProbeReport(name, desk.sandbox, recorded.sent, tuple(answers), str(kept_at))
+
+
+def login(desk: Desk, name: str, opened: Callable[[str], None]) -> datetime | None:
+    """Log in to a vendor in a browser and return until when that holds; `opened` is told the URL.
+
+    Raises
+    ------
+    BadRequest
+        Its kind has no login, or this account needs none.
+    VendorError
+        Nobody logged in, or the vendor refused.
+    """
+    vendor = desk.vendor(name)
+    try:
+        ask: Callable[[Callable[[str], None]], datetime | None] | None = getattr(vendor, "login", None)
+        if ask is None:
+            raise BadRequest(
+                "vendor", name, hint=f"kind {vendor.kind} has no login: its secrets stand in {desk.settings.where}",
+                hint_zh=f"{vendor.kind} 无需登录：密钥写在 {desk.settings.where}",
+            )  # fmt: skip
+        return ask(opened)
+    finally:
+        vendor.close()
 
 
 class _Recorded:

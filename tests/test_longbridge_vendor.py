@@ -1,5 +1,6 @@
 """Longbridge's file: spellings, requests, pages, errors; golden bytes that the sandbox had no hand in."""
 
+import base64
 import json
 import os
 import subprocess
@@ -23,6 +24,7 @@ from klake.errors import (
     BadCredentials,
     BadPage,
     BadRequest,
+    ConfigError,
     CredentialsMissing,
     MissingExtra,
     MonthQuota,
@@ -476,3 +478,64 @@ def test_the_hour_that_comes_twice_is_told_apart() -> None:
 
     assert done.stdout.strip() == "[1793511000, 1793514600]", done.stderr
     assert columns_of([Row(0)])["close"] == ["1.10"]
+
+
+OAUTH = """
+import json, sys
+from klake.errors import KlakeError
+from klake.ingest.registry import open_vendor
+from klake.schemas.clock import SystemClock
+from klake.schemas.page import Entry
+from klake.schemas.freq import Freq
+vendor = open_vendor("lb", json.loads(sys.argv[1]), SystemClock())
+try:
+    page = vendor.send(vendor.request((Entry("00700.HK", Freq.D1, None, 5),)))
+    print(vendor.parse(page)[0].bars.num_rows, vendor.expires_at.isoformat(), vendor.sandbox)
+except KlakeError as error:
+    print(type(error).__name__, error)
+"""
+
+
+def logged_in(lb: LongbridgeStand, home: Path) -> str:
+    """Ask with a login instead of secrets, in a process whose home is `home`; return what came of it."""
+    table = {k: v for k, v in lb.table.items() if k not in SECRETS} | {"client_id": "sandbox-client"}
+    done = subprocess.run(
+        [sys.executable, "-c", OAUTH, json.dumps(table)], check=False, capture_output=True, text=True,
+        env={**os.environ, "HOME": str(home)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("transport", ["ws", "http"])
+def test_a_login_serves_instead_of_the_three_secrets(lb: LongbridgeStand, tmp_path: Path, transport: str) -> None:
+    lb.transport = transport
+    file = tmp_path / ".longbridge" / "openapi" / "tokens" / "sandbox-client"
+    file.parent.mkdir(parents=True)
+    token = lb.sandbox.secrets["longbridge"]["default.access_token"]
+    ends = 4_000_000_000
+    told = {"client_id": "sandbox-client", "access_token": token, "refresh_token": "r", "expires_at": ends}
+    file.write_text(json.dumps(told))
+
+    assert logged_in(lb, tmp_path) == f"5 {datetime.fromtimestamp(ends, UTC).isoformat()} True"
+
+
+def test_without_a_login_a_sync_says_how_to_log_in(lb: LongbridgeStand, tmp_path: Path) -> None:
+    assert "BadCredentials lb: nobody is logged in: run `klake vendors login lb`" in logged_in(lb, tmp_path)
+
+
+def test_a_login_and_secrets_exclude_each_other() -> None:
+    with pytest.raises(ConfigError, match="give one form"):
+        vendor(client_id="a-client")
+
+
+def test_an_account_with_secrets_has_nothing_to_log_in_to() -> None:
+    with pytest.raises(BadRequest, match="it has its secrets"):
+        vendor().login(print)
+
+
+def test_an_access_token_tells_when_it_ends() -> None:
+    claims = base64.urlsafe_b64encode(b'{"exp":1783420934,"aid":1}').decode().rstrip("=")
+
+    assert vendor(access_token=f"m_head.{claims}.tail").expires_at == datetime.fromtimestamp(1783420934, UTC)
+    assert vendor().expires_at is None

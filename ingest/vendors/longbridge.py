@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import httpx
 import msgspec
 import numpy as np
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
 from ...errors import BadPage, BadRequest, KlakeError, UnknownSymbol, VendorRefused
 from ...schemas.bar import INCOMING, empty
@@ -25,6 +25,7 @@ from ..canonical import decoded, encoded
 from ..normalise import Rows, series_page, symbol_of
 from ..vendor import Answer, Instrument, MarketDay, PageIds, Snapshot, account_of, is_sandbox
 from . import longbridge_sdk as sdk
+from .longbridge_login import expiry_of_file, expiry_of_token, log_in
 from .longbridge_probe import probe
 
 __all__ = ["CAPABILITY", "Longbridge", "LongbridgeOptions"]
@@ -49,6 +50,8 @@ _MONTH_S: Final = 31 * 86_400.0
 _HISTORY: Final = "history_candlesticks_by_offset"
 _NEWEST: Final = "candlesticks"
 _CLIENT: Final = "klake-longbridge/1"  # the 1 is the parser's version: raise it when `parse` gives other bars
+_SECRETS: Final = ("app_key", "app_secret", "access_token")
+_LOGIN_S: Final = 300.0  # to find the browser, and the password
 _FUTURE: Final = timedelta(days=1)
 T = TypeVar("T")
 
@@ -96,7 +99,7 @@ CAPABILITY: Final = Capability(
 
 
 class LongbridgeOptions(VendorOptions):
-    """`[vendors.NAME]` of kind longbridge.
+    """`[vendors.NAME]` of kind longbridge: the three secrets of an app, or the `client_id` of a login.
 
     `symbols_a_month`: how many symbols the account may ask the history of in a month (100 for
     a new one, more with more assets); it is counted here, so that none is spent by mistake.
@@ -108,8 +111,20 @@ class LongbridgeOptions(VendorOptions):
     url: str = "https://openapi.longbridge.com"
     quote_url: str = "wss://openapi-quote.longbridge.com/v2"
     transport: Literal["ws", "http"] = "ws"
+    client_id: str = ""
     symbols_a_month: int = Field(default=100, ge=1)
     timeout_s: float = Field(default=40.0, gt=0)  # the SDK gives up after 30
+
+    @model_validator(mode="before")
+    @classmethod
+    def _logged_in(cls, given: Any) -> Any:
+        """Let `client_id` stand for the three secrets: whoever logged in has none of them."""
+        if not isinstance(given, dict) or not given.get("client_id"):
+            return given
+        doubled = [name for name in _SECRETS if name in given]
+        if doubled:
+            raise ValueError(f"client_id and {doubled[0]}: give one form, a login or the three secrets")
+        return {**dict.fromkeys(_SECRETS, given["client_id"]), **given}
 
 
 class Longbridge:
@@ -135,7 +150,7 @@ class Longbridge:
         self.sandbox = is_sandbox(app_key)
         self._login = sdk.Login(
             app_key, options.app_secret.get_secret_value(), options.access_token.get_secret_value(), options.url,
-            options.quote_url, options.transport,
+            options.quote_url, options.transport, options.client_id, name,
         )  # fmt: skip
         self._line, self._timeout_s, self._ids = sdk.Share(self._login), options.timeout_s, PageIds()
 
@@ -280,6 +295,34 @@ class Longbridge:
     def probe(self, symbols: Sequence[Symbol] = ()) -> Iterator[tuple[Answer, ...]]:
         """Yield what the vendor leaves open: is the anchor's own candle given, and on whose clock is it."""
         return probe(self, self._clock, symbols)
+
+    @property
+    def expires_at(self) -> datetime | None:
+        """Return when the access ends, as far as its token says."""
+        login = self._login
+        return expiry_of_file(login.client_id) if login.client_id else expiry_of_token(login.access_token)
+
+    def login(self, opened: Callable[[str], None]) -> datetime | None:
+        """Return when the access ends that somebody gives now in a browser, at the URL that `opened` is told.
+
+        Raises
+        ------
+        BadRequest
+            The account is given by three secrets: there is nothing to log in to.
+        VendorError
+            Nobody did in time, or the vendor refused.
+        """
+        client_id = self._login.client_id
+        if not client_id:
+            raise BadRequest(
+                "vendor", self.name, hint='it has its secrets: only one with `client_id = "…"` logs in',
+                hint_zh='它已配置密钥：只有写了 client_id = "…" 的才需要登录',
+            )  # fmt: skip
+        api = sdk.sdk()
+        try:
+            return log_in(api, client_id, opened, _LOGIN_S)
+        except Exception as error:  # as in `_asked`
+            raise sdk.failure(error, self.name, "", self._login.secrets) from None
 
     def close(self) -> None:
         """Give the connection back; the last who does ends it."""

@@ -11,7 +11,7 @@ import re
 import threading
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import CancelledError, Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from time import monotonic
 from typing import Any, Final, Literal, TypeVar
@@ -27,6 +27,7 @@ from ...errors import (
     VendorError,
 )
 from ..http import masked
+from .longbridge_login import authorised
 
 __all__ = ["Line", "Login", "Share", "columns_of", "failure", "sdk", "version"]
 
@@ -40,7 +41,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """What a connection is made with; compared, so that one account shares one connection."""
+    """What a connection is made with; compared, so that one account shares one connection.
+
+    `client_id`: log in by OAuth; the three secrets are then not used.
+    """
 
     app_key: str
     app_secret: str
@@ -48,6 +52,8 @@ class Login:
     url: str
     quote_url: str
     transport: Literal["ws", "http"]
+    client_id: str = ""
+    vendor: str = field(default="", compare=False)  # for messages
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -76,7 +82,7 @@ class Line:
 
     def __init__(self, login: Login) -> None:
         self._login, self._api, self._context = login, sdk(), None
-        self._loop = asyncio.new_event_loop()
+        self._loop, self._opening = asyncio.new_event_loop(), asyncio.Lock()
         self._thread = threading.Thread(target=self._loop.run_forever, name="klake-longbridge", daemon=True)
         self._thread.start()
 
@@ -93,9 +99,8 @@ class Line:
             except TimeoutError:
                 if not future.done() and monotonic() > end:
                     future.cancel()
-                    self._loop.call_soon_threadsafe(
-                        self._drop
-                    )  # one that waits lets no other request through
+                    # One that waits lets no other request through.
+                    self._loop.call_soon_threadsafe(self._drop)
                     raise
         return future.result()
 
@@ -117,16 +122,21 @@ class Line:
         self._loop.stop()
 
     async def _asked(self, call: Callable[[Any, Any], Awaitable[T]]) -> T:
-        if self._context is None:
-            self._context = self._api.AsyncQuoteContext.create(self._config())
-        return await call(self._context, self._api)
+        async with self._opening:
+            if self._context is None:
+                self._context = self._api.AsyncQuoteContext.create(await self._config())
+            context = self._context
+        return await call(context, self._api)
 
-    def _config(self) -> Any:
+    async def _config(self) -> Any:
         """Return the configuration, everything said: what is left out comes from variables and `.env` files."""
         api, login = self._api, self._login
         transport = api.QuoteTransport.Http if login.transport == "http" else api.QuoteTransport.WebSocket
-        return api.Config.from_apikey(
-            login.app_key, login.app_secret, login.access_token, http_url=login.url, quote_ws_url=login.quote_url,
+        made, held = api.Config.from_apikey, (login.app_key, login.app_secret, login.access_token)
+        if login.client_id:
+            made, held = api.Config.from_oauth, (await authorised(api, login.client_id, login.vendor),)
+        return made(
+            *held, http_url=login.url, quote_ws_url=login.quote_url,
             trade_ws_url=login.quote_url, language=api.Language.EN, enable_overnight=False,
             push_candlestick_mode=api.PushCandlestickMode.Realtime, enable_print_quote_packages=False,
             quote_transport=transport,
@@ -212,7 +222,7 @@ def failure(error: Exception, vendor: str, symbol: str, secrets: tuple[str, ...]
     if isinstance(error, CancelledError):
         return VendorDown(vendor, "closed while it waited", "等待中连接被关闭")
     if kind == "OAuth":
-        return BadCredentials(vendor, f"{said}: the login does not hold any more")
+        return BadCredentials(vendor, f"{said}: log in again with `klake vendors login {vendor}`")
     if code is not None:
         return _coded(int(code), said, vendor, symbol)
     return _worded(said, vendor)
