@@ -34,6 +34,7 @@ _REACH: Final = {
     Freq.Y1: 370,
 }  # days a bar may last, and more
 _NEVER_FILLER: Final = {Class.INDEX, Class.FX}  # they move, or stand still, without volume
+_EXACT: Final = 2.0**53 / 10_000  # below that a float has four exact decimals and more
 _EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
 _RANK: Final = {State.OPEN.value: 0, State.CLOSED.value: 1, State.FINAL.value: 2}
 _PRICES: Final = ("open", "high", "low", "close")
@@ -344,12 +345,18 @@ def _merged(bars: pa.Table, slots: Numbers) -> pa.Table:
     }
     amount = bars["amount"]
     if amount.null_count < len(amount):
-        made["amount"] = pa.array(np.add.reduceat(amount.to_numpy(), edges), from_pandas=True)
+        made["amount"] = pa.array(_decimal(np.add.reduceat(amount.to_numpy(), edges)), from_pandas=True)
     out = bars.take(pa.array(edges))
     for name, values in made.items():
         at = INCOMING.get_field_index(name)
         out = out.set_column(at, INCOMING.field(at), pa.array(values, INCOMING.field(at).type))
     return out
+
+
+def _decimal(sums: Floats) -> Floats:
+    """Return sums of amounts as the floats next to the exact sums: these have four decimals at most."""
+    rounded = np.round(sums, 4)
+    return cast("Floats", np.where(np.abs(sums) < _EXACT, rounded, sums))
 
 
 def _numbers(column: pa.ChunkedArray) -> Numbers:

@@ -321,7 +321,7 @@ class Longbridge:
         api = sdk.sdk()
         try:
             return log_in(api, client_id, opened, _LOGIN_S)
-        except Exception as error:  # as in `_asked`
+        except Exception as error:  # noqa: BLE001 - as in `_asked`
             raise sdk.failure(error, self.name, "", self._login.secrets) from None
 
     def close(self) -> None:
