@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from pydantic import Field, SecretStr, model_validator
 
-from ...errors import BadPage, BadRequest, KlakeError, UnknownSymbol, VendorRefused
+from ...errors import BadPage, BadRequest, UnknownSymbol, VendorRefused
 from ...schemas.bar import INCOMING, empty
 from ...schemas.capability import Capability, Evidence, Label
 from ...schemas.clock import Clock
@@ -321,7 +321,7 @@ class Longbridge:
         api = sdk.sdk()
         try:
             return log_in(api, client_id, opened, _LOGIN_S)
-        except Exception as error:  # noqa: BLE001 - as in `_asked`
+        except sdk.errors() as error:
             raise sdk.failure(error, self.name, "", self._login.secrets) from None
 
     def close(self) -> None:
@@ -337,11 +337,7 @@ class Longbridge:
     def _asked(self, call: Callable[[Any, Any], Awaitable[T]], symbol: str) -> T:
         try:
             return self._line.ask(call, self._timeout_s)
-        except KlakeError:
-            raise
-        except Exception as error:  # the SDK's errors share no class that could be named without it
-            if isinstance(error, TypeError | AttributeError | OverflowError):
-                raise
+        except sdk.errors() as error:
             # `from None`: the foreign error may hold the secrets.
             raise sdk.failure(error, self.name, symbol, self._login.secrets) from None
 

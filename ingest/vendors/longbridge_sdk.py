@@ -8,6 +8,7 @@ a process share one context per account, because the vendor allows few connectio
 import asyncio
 import importlib
 import re
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import CancelledError, Future
@@ -29,7 +30,7 @@ from ...errors import (
 from ..http import masked
 from .longbridge_login import authorised
 
-__all__ = ["Line", "Login", "Share", "columns_of", "failure", "sdk", "version"]
+__all__ = ["Line", "Login", "Share", "columns_of", "errors", "failure", "sdk", "version"]
 
 _LOOK_S: Final = 0.25  # so that Ctrl-C is heard while a reply is awaited
 _WINDOW_S: Final = 30.0  # the window that 301606 speaks of
@@ -70,6 +71,12 @@ def sdk() -> Any:
         raise MissingExtra("longbridge", "longbridge") from error
 
 
+def errors() -> tuple[type[Exception], ...]:
+    """Return what may be raised while a reply is awaited; the SDK's own class only once it is loaded."""
+    loaded = sys.modules.get("longbridge")
+    return (TimeoutError, CancelledError, *((loaded.OpenApiException,) if loaded is not None else ()))
+
+
 def version() -> str:
     """Return name and version of the SDK, as raw pages note it."""
     from importlib.metadata import version as of
@@ -108,6 +115,8 @@ class Line:
         """Drop the context, and with it the connection; end the thread."""
         asyncio.run_coroutine_threadsafe(self._ended(), self._loop)
         self._thread.join(5.0)
+        if not self._thread.is_alive():
+            self._loop.close()
 
     def _drop(self) -> None:
         self._context = None
@@ -132,9 +141,10 @@ class Line:
         """Return the configuration, everything said: what is left out comes from variables and `.env` files."""
         api, login = self._api, self._login
         transport = api.QuoteTransport.Http if login.transport == "http" else api.QuoteTransport.WebSocket
-        made, held = api.Config.from_apikey, (login.app_key, login.app_secret, login.access_token)
+        held: tuple[Any, ...] = (login.app_key, login.app_secret, login.access_token)
         if login.client_id:
-            made, held = api.Config.from_oauth, (await authorised(api, login.client_id, login.vendor),)
+            held = (await authorised(api, login.client_id, login.vendor),)
+        made = api.Config.from_oauth if login.client_id else api.Config.from_apikey
         return made(
             *held, http_url=login.url, quote_ws_url=login.quote_url,
             trade_ws_url=login.quote_url, language=api.Language.EN, enable_overnight=False,
