@@ -101,17 +101,17 @@ class Longbridge:
         self.calls.clear()
         self.history.clear()
 
-    def turn(self, given: dict[str, Any]) -> None:
+    def turn(self, changes: dict[str, Any]) -> None:
         """Turn dials and change accounts: `{"anchor": "exclusive", "accounts": {"default": {"symbols": 3}}}`."""
         known = tuple(f.name for f in fields(Dials))
-        accounts = given.get("accounts", {})
-        for name in given:
+        accounts = changes.get("accounts", {})
+        for name in changes:
             if name not in (*known, "accounts"):
                 raise BadRequest("longbridge", name, (*known, "accounts"))
         changed = {
-            name: replace(self.accounts[name], **_tuples(changes)) for name, changes in accounts.items()
+            name: replace(self.accounts[name], **_tuples(account)) for name, account in accounts.items()
         }
-        self.dials = replace(self.dials, **{name: value for name, value in given.items() if name in known})
+        self.dials = replace(self.dials, **{name: value for name, value in changes.items() if name in known})
         self.accounts |= changed
 
     @property
@@ -254,6 +254,8 @@ def _date(text: str) -> date | None:
 
 def _tuples(changes: dict[str, Any]) -> dict[str, Any]:
     """JSON has lists where an account has tuples."""
-    inner = {name: tuple(tuple(v) if isinstance(v, list) else v for v in value)
-             for name, value in changes.items() if isinstance(value, list)}  # fmt: skip
-    return changes | inner
+    return {name: _tuple(value) for name, value in changes.items()}
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(map(_tuple, value)) if isinstance(value, list) else value

@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from ..schemas.clock import SystemClock
 from .faults import Rule
@@ -30,8 +30,8 @@ class LongbridgeHttp:
         service = self.service
         account, trouble = self._account(asked)
         place = service.arrived(account, asked.path)
-        body = parsed(asked.body) if asked.body else {}
-        body = body if isinstance(body, dict) else {}
+        given = parsed(asked.body)
+        body = cast("dict[str, Any]", given) if isinstance(given, dict) else dict[str, Any]()
         codes = frozenset({str(body.get("symbol", ""))})
         struck = () if asked.path == _TOKEN else service.faults.draw(asked.path, codes)
         code, said = 200, "OK"

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
-from typing import Any, ClassVar, Final, Literal, TypeVar
+from typing import Any, ClassVar, Final, Literal, TypeVar, cast
 from zoneinfo import ZoneInfo
 
 import httpx
@@ -119,12 +119,15 @@ class LongbridgeOptions(VendorOptions):
     @classmethod
     def _logged_in(cls, given: Any) -> Any:
         """Let `client_id` stand for the three secrets: whoever logged in has none of them."""
-        if not isinstance(given, dict) or not given.get("client_id"):
+        if not isinstance(given, dict):
             return given
-        doubled = [name for name in _SECRETS if name in given]
+        table = cast("dict[str, Any]", given)
+        if not table.get("client_id"):
+            return table
+        doubled = [name for name in _SECRETS if name in table]
         if doubled:
             raise ValueError(f"client_id and {doubled[0]}: give one form, a login or the three secrets")
-        return {**dict.fromkeys(_SECRETS, given["client_id"]), **given}
+        return {**dict.fromkeys(_SECRETS, table["client_id"]), **table}
 
 
 class Longbridge:

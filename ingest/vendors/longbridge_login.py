@@ -66,8 +66,11 @@ async def authorised(api: Any, client_id: str, vendor: str) -> Any:
     if not token_file(client_id).is_file():
         raise again
     loop, asked = asyncio.get_running_loop(), asyncio.Event()
-    builder = api.OAuthBuilder(client_id)
-    built = asyncio.ensure_future(builder.build_async(lambda url: loop.call_soon_threadsafe(asked.set)))
+
+    def opened(url: str) -> None:
+        loop.call_soon_threadsafe(asked.set)
+
+    built = asyncio.ensure_future(api.OAuthBuilder(client_id).build_async(opened))
     wanted = asyncio.ensure_future(asked.wait())
     await asyncio.wait({built, wanted}, return_when=asyncio.FIRST_COMPLETED)
     wanted.cancel()
