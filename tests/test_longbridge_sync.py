@@ -217,7 +217,7 @@ def test_a_correction_after_the_close_replaces_the_bar_and_keeps_the_old_one(lb:
     lb.sync(["00700.HK"], ["1d"], "2026-11-16")  # half an hour after the close: closed, not final
     today = number(NOON.date())
     lb.sandbox.market.restate(Restatement("00700.HK", today, today, NOON.timestamp() + 3600))
-    lb.sandbox.clock.put(NOON + timedelta(hours=12))
+    lb.sandbox.clock.put(NOON + timedelta(days=3))  # what had not settled rides on the next increment
 
     report = lb.sync(["00700.HK"], ["1d"], "2026-11-16")
 
