@@ -70,6 +70,12 @@ def tell(session: Session, made: "Plan") -> None:
                 f"{quota.n} per {duration(quota.window_s)}: {plural(windows, 'window')}",
                 f"每 {duration(quota.window_s)} {quota.n} 次：{count(windows)} 个窗口",
             ))  # fmt: skip
+        elif quota.scope == "month-symbols" and made.requests:
+            asked = len({w.series.symbol for w in made.wants})
+            print(label("quota") + tongue(
+                f"{count(quota.n)} symbols a month: {count(asked)} are asked here",
+                f"每月 {count(quota.n)} 个标的：本次涉及 {count(asked)} 个",
+            ))  # fmt: skip
     if made.requests:
         print(f"{label('finish')}{_finish(made)}")
         for sent, done in made.ready:

@@ -1,4 +1,4 @@
-"""`klake vendors`: who is configured, what they can do and how well that is known; `probe` asks them."""
+"""`klake vendors`: who is configured, what they can do and how well that is known; `probe` asks them, `login` logs in."""
 
 import json
 
@@ -64,6 +64,17 @@ def probe(
     session.say(
         f"{plural(report.requests, 'request')}; `klake vendors` shows the answers; the replies are in {report.recording}"
     )
+
+
+@app.command("login")
+def login(ctx: typer.Context, name: str = typer.Argument(metavar="NAME")) -> None:
+    """Log in to a vendor in a browser, once; only Longbridge with a `client_id` needs it."""
+    session = session_of(ctx)
+    desk = session.desk()
+    from ..jobs.vendors import login as asked
+
+    until = asked(desk, name, lambda url: session.say(f"open this in a browser, and log in there: {url}"))
+    session.say(f"logged in{f' until {until:%Y-%m-%d %H:%MZ}, renewed by itself' if until else ''}")
 
 
 def _evidence(basis: str, seen: object) -> str:

@@ -12,12 +12,15 @@ from math import log10
 from statistics import median
 from typing import Final, NamedTuple, Protocol
 
+import numpy as np
+import pyarrow as pa
+
 from ..errors import BadPage, RateLimited, SymbolRefused, UnitMismatch, VendorDown, VendorError, VendorRefused
 from ..schemas.page import Page
 from ..schemas.symbol import Class, Symbol
 from .vendor import Snapshot, Vendor
 
-__all__ = ["Fact", "Facts", "Unverified", "canaries", "fact_names", "implied_factor"]
+__all__ = ["Fact", "Facts", "Unverified", "canaries", "check_amounts", "fact_names", "implied_factor"]
 
 # The mean price of a day may lie outside the sampled low and high by so much: trades outside
 # the regular hours count in the turnover. A false unit is wrong by a factor of two at least.
@@ -98,7 +101,7 @@ def canaries(
         group = _group(symbol)
         if group.klass not in _NO_PRICE and vendor.spell(symbol) and not _known(vendor, group, facts):
             groups[group].append(symbol)
-    chosen = _chosen(groups, vendor.capability.products)
+    chosen = _chosen(groups, vendor.capability.snapshots or vendor.capability.products)
     if not chosen:
         return
     by_group: dict[_Group, list[Snapshot]] = defaultdict(list)
@@ -112,6 +115,38 @@ def canaries(
         told = _judged(vendor, group, snapshots)
         if told is not None:
             yield Fact(group.fact, told)
+
+
+def check_amounts(vendor: str, symbol: Symbol, bars: pa.Table, factor: float) -> None:
+    """Refuse a page whose amounts say that its volume counts something else than is declared.
+
+    `bars`: columns of INCOMING, volume already in shares by `factor`. What has no amount, no
+    trade or no price of its own (an index) says nothing.
+
+    Raises
+    ------
+    UnitMismatch
+        Amount ÷ (volume × close) of the page's middle bar is not between one half and two.
+    """
+    if symbol.klass in _NO_PRICE or not bars.num_rows:
+        return
+    volume, amount, close = (bars[name].to_numpy() for name in ("volume", "amount", "close"))
+    told = (volume > 0) & (amount > 0) & (close > 0)
+    if not told.any():
+        return
+    ratio = float(np.median(amount[told] / (volume[told] * close[told])))
+    if 0.5 < ratio < 2:
+        return
+    group = _group(symbol)
+    line = f'volume_factor = {{ "{group.venue}.{group.klass}" = {10.0 ** round(log10(ratio * factor)):g} }}'
+    raise UnitMismatch(
+        vendor,
+        f"volume of {symbol}: declared as {factor:g} per unit, but amount ÷ (volume × close) says "
+        f"{ratio * factor:.4g}; nothing of this page was stored. If the vendor is right, write {line} under "
+        f"[vendors.{vendor}.capability]",
+        f"{symbol} 的成交量单位声明为 {factor:g}，但 成交额÷(成交量×收盘价) 为 {ratio * factor:.4g}；本页未写入。"
+        f"若以供应商为准，请在 [vendors.{vendor}.capability] 下写 {line}",
+    )
 
 
 def fact_names(venues: Collection[str]) -> list[str]:

@@ -105,7 +105,7 @@ class Chain:
         self._end = self._first_end()
         self._newer = self._bars_above(self._low, now) if self._end else 0
         self._reaches_now = not self._begun_since(self._low)
-        self._cap = 2 * entries_needed(self._bars_left(), capability.page_limit) + 8
+        self._total, self._fullest = self._bars_left(), capability.page_limit // 8
         self._done = not self._missing_below(self._low)
 
     @property
@@ -257,7 +257,9 @@ class Chain:
             return self._at_horizon(taken, witness)
         if not self._capability.end_honoured:
             return self._after_only_page(got, taken, witness)
-        if self._pages >= self._cap:
+        # A vendor may cut pages silently: down to an eighth of its limit that is no reason to stop.
+        self._fullest = max(self._fullest, got.bars.num_rows)
+        if self._pages >= 2 * entries_needed(self._total, self._fullest) + 8:
             self.stopped = f"page cap: {self._pages} pages did not reach {self._start}"
         return taken
 

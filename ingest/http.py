@@ -13,11 +13,12 @@ import httpx
 from ..errors import BadCredentials, BadPage, RateLimited, VendorDown, VendorError, VendorRefused
 from ..schemas.clock import Clock
 
-__all__ = ["Http", "Reply", "client_for", "is_loopback", "masked"]
+__all__ = ["Http", "Reply", "client_for", "hide", "is_loopback", "masked"]
 
 _LARGEST: Final = 64 * 1024 * 1024  # bytes of one body, decompressed; a page of QOS has about 1 MB
 _LOGGERS: Final = (
     "httpx", "httpcore", "httpcore.connection", "httpcore.http11", "httpcore.http2", "httpcore.proxy", "httpcore.socks",
+    "websockets.client",
 )  # fmt: skip
 _QUOTED: Final = 160  # characters of a foreign text that a message repeats
 
@@ -81,7 +82,7 @@ def _forms(secrets: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class _Mask(logging.Filter):
-    """Takes secrets out of what the HTTP libraries log: they log whole URLs, at INFO."""
+    """Takes secrets out of what the network libraries log: they log whole URLs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -99,9 +100,9 @@ class _Mask(logging.Filter):
 _MASK: Final = _Mask()
 
 
-def _log_no(secrets: tuple[str, ...]) -> None:
-    """Keep `secrets` out of the logs of the HTTP libraries, for the rest of the process."""
-    _MASK.secrets.update(secrets)
+def hide(secrets: tuple[str, ...]) -> None:
+    """Keep `secrets`, as they are and as URLs hold them, out of the network libraries' logs from now on."""
+    _MASK.secrets.update(_forms(secrets))
     for name in _LOGGERS:  # a filter of a parent is not asked about the records of its children
         logging.getLogger(name).addFilter(_MASK)
 
@@ -125,7 +126,7 @@ class Http:
     ) -> None:  # fmt: skip
         self._vendor, self._url, self._clock = vendor, url.rstrip("/"), clock
         self._secrets, self._client, self._largest = _forms(secrets), client, largest
-        _log_no(self._secrets)
+        hide(secrets)
 
     def post(
         self, path: str, body: bytes, headers: Mapping[str, str], params: Mapping[str, str] | None = None

@@ -23,7 +23,7 @@ from ..schemas.page import Entry, Reject, SeriesPage
 from ..schemas.session import Anchor, calendar, nominal_ts_array
 from ..schemas.symbol import Class, Symbol
 
-__all__ = ["Floats", "Rows", "fold", "series_page", "symbol_of"]
+__all__ = ["Floats", "Rows", "fold", "local_days", "series_page", "symbol_of"]
 
 _DAY_US: Final = 86_400_000_000
 _REACH: Final = {
@@ -34,6 +34,7 @@ _REACH: Final = {
     Freq.Y1: 370,
 }  # days a bar may last, and more
 _NEVER_FILLER: Final = {Class.INDEX, Class.FX}  # they move, or stand still, without volume
+_EXACT: Final = 2.0**53 / 10_000  # below that a float has four exact decimals and more
 _EPOCH_DAY: Final = date(1970, 1, 1).toordinal()
 _RANK: Final = {State.OPEN.value: 0, State.CLOSED.value: 1, State.FINAL.value: 2}
 _PRICES: Final = ("open", "high", "low", "close")
@@ -138,11 +139,11 @@ def _from_label(time: Numbers, freq: Freq, label: str, symbol: Symbol) -> Number
             return time - freq.minutes * 60_000_000
         starts = calendar(symbol.place.calendar).buckets(freq, (time - 1).astype("datetime64[us]"))
         return starts.astype("datetime64[us]").astype(np.int64)
-    days = _local_days(time - 1 if label == "end" else time, symbol.place.zone)
+    days = local_days(time - 1 if label == "end" else time, symbol.place.zone)
     return _anchored(days, freq)
 
 
-def _local_days(time: Numbers, zone: str) -> Numbers:
+def local_days(time: Numbers, zone: str) -> Numbers:
     """Return the calendar day in `zone`, as days since 1970, of n UTC instants."""
     if zone == "UTC":
         return time // _DAY_US
@@ -344,12 +345,18 @@ def _merged(bars: pa.Table, slots: Numbers) -> pa.Table:
     }
     amount = bars["amount"]
     if amount.null_count < len(amount):
-        made["amount"] = pa.array(np.add.reduceat(amount.to_numpy(), edges), from_pandas=True)
+        made["amount"] = pa.array(_decimal(np.add.reduceat(amount.to_numpy(), edges)), from_pandas=True)
     out = bars.take(pa.array(edges))
     for name, values in made.items():
         at = INCOMING.get_field_index(name)
         out = out.set_column(at, INCOMING.field(at), pa.array(values, INCOMING.field(at).type))
     return out
+
+
+def _decimal(sums: Floats) -> Floats:
+    """Return sums of amounts as the floats next to the exact sums: these have four decimals at most."""
+    rounded = np.round(sums, 4)
+    return cast("Floats", np.where(np.abs(sums) < _EXACT, rounded, sums))
 
 
 def _numbers(column: pa.ChunkedArray) -> Numbers:

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import entry_points
+from pathlib import Path
 from typing import Any, Final, cast
 
 import httpx
@@ -78,6 +79,8 @@ def open_vendor(
     if kind not in kinds():
         raise ConfigError(where, f"vendors.{name}.kind", kind, f"one of {', '.join(kinds())}")
     made = vendor_class(kind)
+    beside = Path(where).parent  # a file that a table names lies beside the configuration
+    table = {k: str(beside / v) if k.endswith("_file") and isinstance(v, str) else v for k, v in table.items()}
     options = options_of(name, made, table, where)
     vendor = cast("Any", made)(name, options, clock, run, client)
     vendor.capability = overridden(vendor.capability, options, where, name)

@@ -9,11 +9,13 @@ from ..ingest.vendor import Answer, Vendor
 from ..schemas.capability import Evidence
 from ..storage.coverage import Ledger
 
-__all__ = ["keep", "observed"]
+__all__ = ["QUESTIONS", "keep", "observed"]
 
-_QUESTIONS: Final = 20
+QUESTIONS: Final = tuple(f"{letter}{number}" for letter in "ULMX" for number in range(1, 20))
+"""What probes may be asked, as the vendors' files number them."""
+
 _LASTS: Final = timedelta(days=30)  # a plan may be upgraded, and a vendor mend its ways
-_VALUES: Final[dict[str, bool]] = {"true": True, "false": False}
+_VALUES: Final[dict[str, object]] = {"true": True, "false": False, "none": ("none",)}
 
 
 def keep(ledger: Ledger, vendor: str, answer: Answer, seen_at: datetime) -> None:
@@ -30,8 +32,8 @@ def observed(vendor: Vendor, ledger: Ledger, now: datetime) -> None:
     capability = vendor.capability
     changes: dict[str, Any] = {}
     evidence = dict(capability.evidence)
-    for number in range(1, _QUESTIONS):
-        fact = ledger.fact(vendor.name, f"probe U{number}")
+    for question in QUESTIONS:
+        fact = ledger.fact(vendor.name, f"probe {question}")
         if fact is None or now - fact.seen_at > _LASTS:
             continue
         answer = Answer(**json.loads(fact.value))

@@ -10,6 +10,7 @@ from ..errors import (
     BadPage,
     Interrupted,
     KlakeError,
+    MonthQuota,
     RateLimited,
     SymbolRefused,
     VendorDown,
@@ -109,7 +110,9 @@ class Sender:
         """
         answer = Answer()
         try:
-            self._ask(request, answer, _TRIES)
+            paid = self._paid(request, answer)
+            if paid is not None:
+                self._ask(paid, answer, _TRIES)
         except (VendorError, Interrupted) as error:
             answer.trouble = error
         return answer
@@ -121,13 +124,30 @@ class Sender:
         """
         return self._retried(lambda: self._counted(call), _TRIES)
 
+    def _paid(self, request: PageRequest, answer: Answer) -> PageRequest | None:
+        """Return the request without the symbols that this month's allowance does not hold; None: without any."""
+        quotas, vendor = self._vendor.capability.quotas, self._vendor
+        month = next((q for q in quotas if q.scope == "month-symbols"), None)
+        if month is None:
+            return request
+        held = self._quotas.take_symbols(vendor.account, month, (e.symbol for e in request.entries))
+        spent = MonthQuota(
+            vendor.name, f"the {month.n} symbols that this month allows are spent; those asked before go on",
+            f"本月允许的 {month.n} 个标的已用完；已查询过的不受影响",
+        )  # fmt: skip
+        answer.refused += [Refused(e, spent) for e in request.entries if e.symbol not in held]
+        entries = tuple(e for e in request.entries if e.symbol in held)
+        if len(entries) == len(request.entries):
+            return request
+        return vendor.request(entries) if entries else None
+
     def _ask(self, request: PageRequest, answer: Answer, tries: int) -> None:
         try:
             answer.pages.append(self._retried(lambda: self._read(request, answer), tries))
-        except (SymbolRefused, VendorRefused, BadPage, VendorDown) as error:
+        except (SymbolRefused, VendorRefused, MonthQuota, BadPage, VendorDown) as error:
             if isinstance(error, VendorDown) and not error.replied:
                 raise
-            if isinstance(error, SymbolRefused):
+            if isinstance(error, SymbolRefused | MonthQuota):
                 self._went_well()  # a plain answer: the vendor works
             self._divide(request, answer, error)
         else:
@@ -138,7 +158,7 @@ class Sender:
         entries = request.entries
         if len(entries) == 1:
             answer.refused.append(Refused(entries[0], error))
-            if not isinstance(error, SymbolRefused):
+            if not isinstance(error, SymbolRefused | MonthQuota):
                 self._gave_up(error)
             return
         middle = len(entries) // 2

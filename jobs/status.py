@@ -140,6 +140,10 @@ def status(desk: Desk) -> StatusReport:
     vendors = {name: declared(desk, name) for name in desk.settings.vendors}
     covered = books.ledger.covered(_known(books))
     wants = _wants(desk, vendors, covered, now, notes)
+    for name, vendor in vendors.items():
+        until = getattr(vendor, "expires_at", None)
+        if until is not None:
+            notes.append(f"{name}: its access {'ends' if until > now else 'ended'} {until:%Y-%m-%d %H:%MZ}")
     shelves = [
         _shelf(vendor, freq, books.store, covered, wants, now) for vendor, freq in _kinds(books.store, wants)
     ]

@@ -30,6 +30,7 @@ from .chains import Fetching
 from .desk import Books, Desk
 from .facts import keep, observed
 from .harvest import Harvest
+from .horizon import beyond
 from .maintain import end_run
 from .pages import starts_of_jobs
 from .peak import peak_mb
@@ -136,6 +137,7 @@ class _Run:
             observed(self._vendor, self._books.ledger, self._desk.clock.now())
             whole = self._replay()
             known = _known(self._books, self._vendor, self._desk.symbols(self._job), self._job)
+            self._note_floors(known)
             made = _planned(self._desk, self._name, self._job, self._vendor, known)
             self._report.requests_planned, self._report.requests_fewest = made.requests, made.fewest
             series = len({w.series for w in made.wants})
@@ -171,6 +173,12 @@ class _Run:
 
     def _starts(self) -> dict[Series, date]:
         return starts_of_jobs(self._desk, self._vendor.name, self._job)
+
+    def _note_floors(self, known: _Known) -> None:
+        """Record what lies before the vendor's declared floors, so that readers are told why it is not there."""
+        held = self._books.ledger.covered(known.series)
+        floors = beyond(held, self._job.start, self._vendor.capability)
+        self._books.ledger.record(one for some in floors.values() for one in some)
 
     def _fetch(self, made: Plan) -> None:
         if not made.wants:
@@ -308,9 +316,12 @@ def _aside(known: _Known, now: datetime) -> dict[Series, Parking]:
 def _planned(desk: Desk, name: str, job: Job, vendor: Vendor, known: _Known) -> Plan:
     now = desk.clock.now()
     cannot = [f"{series.symbol} {series.freq}" for series in known.refused]
+    covered = known.books.ledger.covered(known.series)
+    floors = beyond(covered, job.start, vendor.capability)
     return make_plan(
         job=name, vendor=vendor.name, symbols=known.symbols, freqs=job.freq, start=job.start, end=job.end,
-        covered=known.books.ledger.covered(known.series), capability=vendor.capability, now=now,
+        covered={**covered, **{s: (*covered[s], *more) for s, more in floors.items()}},
+        capability=vendor.capability, now=now,
         unspelled=(*known.unspelled, *cannot), parked=[*_aside(known, now), *known.refused],
     )  # fmt: skip
 

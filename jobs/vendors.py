@@ -1,24 +1,24 @@
 """Vendors: what each one declares, how well that is known, and probing what is not."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Final, cast
 
-from ..errors import CredentialsMissing, LakeError, VendorDown
+from ..errors import BadRequest, CredentialsMissing, LakeError, VendorDown
 from ..ingest.canary import fact_names
 from ..ingest.vendor import Answer, Vendor
 from ..schemas.capability import Capability
 from ..schemas.page import Page, PageRequest
-from ..schemas.quota import Quotas
+from ..schemas.quota import Quota, Quotas
 from ..storage.coverage import Ledger
 from ..storage.quotas import quotas_path
 from .config import vendor_table
 from .desk import Desk
-from .facts import keep, observed
+from .facts import QUESTIONS, keep, observed
 from .status import declared
 
 __all__ = ["FieldFact", "Known", "ProbeReport", "known", "probe"]
@@ -108,6 +108,29 @@ def probe(desk: Desk, name: str) -> ProbeReport:
     return ProbeReport(name, desk.sandbox, recorded.sent, tuple(answers), str(kept_at))
 
 
+def login(desk: Desk, name: str, opened: Callable[[str], None]) -> datetime | None:
+    """Log in to a vendor in a browser and return until when that holds; `opened` is told the URL.
+
+    Raises
+    ------
+    BadRequest
+        Its kind has no login, or this account needs none.
+    VendorError
+        Nobody logged in, or the vendor refused.
+    """
+    vendor = desk.vendor(name)
+    try:
+        ask: Callable[[Callable[[str], None]], datetime | None] | None = getattr(vendor, "login", None)
+        if ask is None:
+            raise BadRequest(
+                "vendor", name, hint=f"kind {vendor.kind} has no login: its secrets stand in {desk.settings.where}",
+                hint_zh=f"{vendor.kind} 无需登录：密钥写在 {desk.settings.where}",
+            )  # fmt: skip
+        return ask(opened)
+    finally:
+        vendor.close()
+
+
 class _Recorded:
     """A vendor that takes a slot of the quota for each request, and remembers every reply."""
 
@@ -173,7 +196,7 @@ def _known(desk: Desk, name: str, ledger: Ledger | None) -> Known:
 
 
 def _plan(capability: Capability) -> str:
-    quotas = " and ".join(f"{q.n} per {q.window_s:g} s" for q in capability.quotas)
+    quotas = " and ".join(map(_quota, capability.quotas))
     depth = f"{capability.depth:,} newest bars" if capability.depth else "all bars"
     return f"{quotas}, {capability.products} series per request, {depth}"
 
@@ -191,7 +214,7 @@ def _declared(capability: Capability) -> list[FieldFact]:
 def _found(vendor: Vendor, ledger: Ledger) -> list[FieldFact]:
     """Return what canaries and probes have found out."""
     out: list[FieldFact] = []
-    for name in (*fact_names(vendor.capability.venues), *(f"probe U{number}" for number in range(1, 20))):
+    for name in (*fact_names(vendor.capability.venues), *(f"probe {question}" for question in QUESTIONS)):
         fact = ledger.fact(vendor.name, name)
         if fact is not None:
             told, basis = (fact.value, "observed") if name.startswith("volume") else _answer(fact.value)
@@ -210,7 +233,7 @@ def _shown(value: object) -> str:
         values = {_plain(v) for v in value.values()}
         if len(values) == 1 and len(value) > 3:
             return f"{values.pop()} (all {len(value)})"
-        return ", ".join(f"{_key(k)}: {_plain(v)}" for k, v in value.items()) or "none"
+        return ", ".join(_entries(value)) or "none"
     if isinstance(value, tuple):
         return ", ".join(_quota(v) for v in value) or "none"
     return (
@@ -222,10 +245,30 @@ def _plain(value: object) -> str:
     return str(getattr(value, "value", value))
 
 
+def _entries(mapping: Mapping[Any, Any]) -> list[str]:
+    """Return `KEY: value` of each key; keys of two parts of which the same is said stand together."""
+    alike: dict[str, list[Any]] = {}
+    for key, value in mapping.items():
+        if isinstance(key, tuple):
+            alike.setdefault(_plain(value), []).append(key)
+    plain = [f"{_key(key)}: {_plain(value)}" for key, value in mapping.items() if not isinstance(key, tuple)]
+    return plain + [f"{_keys(keys)}: {text}" for text, keys in alike.items()]
+
+
+def _keys(keys: Sequence[Any]) -> str:
+    """Return keys in short: `SH.1m`, or `SH SZ (1m to 4h)` where each of the first parts has all of the second."""
+    firsts, seconds = (list(dict.fromkeys(_plain(key[i]) for key in keys)) for i in (0, 1))
+    if len(keys) < 4 or len(keys) < len(firsts) * len(seconds):
+        return " ".join(map(_key, keys))
+    inner = f"{seconds[0]} to {seconds[-1]}" if len(seconds) > 2 else " ".join(seconds)
+    return f"{' '.join(firsts)} ({inner})"
+
+
 def _key(key: object) -> str:
     return ".".join(map(str, key)) if isinstance(key, tuple) else str(key)
 
 
 def _quota(value: object) -> str:
-    n, window_s = getattr(value, "n", None), getattr(value, "window_s", 0.0)
-    return f"{n} per {window_s:g} s" if n is not None else str(getattr(value, "value", value))
+    if not isinstance(value, Quota):
+        return _plain(value)
+    return f"{value.n} symbols a month" if value.scope == "month-symbols" else f"{value.n} per {value.window_s:g} s"

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, replace
 from datetime import date, datetime, timedelta
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from ..errors import BadRequest
 from ..schemas.freq import Freq
@@ -20,6 +20,22 @@ from .qos import Qos
 __all__ = ["Control"]
 
 
+class Switched(Protocol):
+    """A stand-in that has switches of its own."""
+
+    def turn(self, changes: dict[str, Any]) -> None:
+        """Turn some switches; BadRequest names what is unknown."""
+        ...
+
+    def shown(self) -> dict[str, Any]:
+        """Return the switches as JSON values."""
+        ...
+
+    def reset(self) -> None:
+        """Return to the usual switches."""
+        ...
+
+
 class Control:
     """Answers GET /, /clock, /requests, /truth, /instruments, /faults; POST /clock, /faults, /reset.
 
@@ -27,10 +43,16 @@ class Control:
     """
 
     def __init__(
-        self, market: Market, clock: SandboxClock, journal: Journal, faults: Faults, qos: Qos
+        self,
+        market: Market,
+        clock: SandboxClock,
+        journal: Journal,
+        faults: Faults,
+        qos: Qos,
     ) -> None:
         self.market, self.clock, self.journal, self.faults, self.qos = market, clock, journal, faults, qos
         self.about: dict[str, Any] = {}  # URLs and secrets, once the doors are open
+        self.faces: dict[str, Switched] = {}  # vendors whose own switches stand under their names in /faults
 
     def answer(self, asked: Asked) -> Reply:
         """Return the reply to one request."""
@@ -97,11 +119,12 @@ class Control:
 
     def _dials(self) -> dict[str, Any]:
         plans = {p.name: {k: v for k, v in asdict(p).items() if k != "key"} for p in self.qos.plans.values()}
-        return self.faults.shown() | {"keys": plans, "closing_delay_s": self.market.closing_delay_s}
+        own = {name: face.shown() for name, face in self.faces.items()}
+        return self.faults.shown() | {"keys": plans, "closing_delay_s": self.market.closing_delay_s} | own
 
     def _put_faults(self, given: dict[str, Any]) -> dict[str, Any]:
-        """`rules` replaces the rules, `dials`, `keys` and `closing_delay_s` turn, `restate` adds."""
-        known = ("rules", "dials", "keys", "closing_delay_s", "restate")
+        """`rules` replaces the rules, `dials`, `keys`, `closing_delay_s` and a vendor's name turn, `restate` adds."""
+        known = ("rules", "dials", "keys", "closing_delay_s", "restate", *self.faces)
         for name in given:
             if name not in known:
                 raise BadRequest("faults", name, known)
@@ -109,6 +132,8 @@ class Control:
         delay = float(given.get("closing_delay_s", self.market.closing_delay_s))
         restated = [self._restatement(one) for one in given.get("restate", ())]
         self.faults.put(given.get("rules"), given.get("dials", {}))
+        for name in self.faces.keys() & given.keys():
+            self.faces[name].turn(given[name])
         # Nothing is turned until everything has been understood.
         self.qos.plans |= plans
         self.market.closing_delay_s = delay
@@ -132,6 +157,8 @@ class Control:
         self.journal.clear()
         self.faults.reset()
         self.qos.reset()
+        for face in self.faces.values():
+            face.reset()
         self.market.calm()
         return self._time()
 

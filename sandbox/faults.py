@@ -12,7 +12,9 @@ __all__ = ["Dials", "FaultKind", "Faults", "Rule"]
 FaultKind = Literal[
     "http_504", "http_429", "http_500_ok", "slow", "reset", "cut", "corrupt", "error",
     "no_data", "null_data", "no_k", "null_k", "numeric_price", "duplicate_bar", "descending", "low_above_high", "empty_page",
-    "missing_item", "wrong_page",
+    "missing_item", "wrong_page", "drop", "twice", "late", "torn", "bomb", "unnamed",
+    "close", "bad_error", "empty_price", "stray_bar", "unsorted", "http_429_json", "not_json",
+    "late_trade", "eod_quote", "lost_push",
 ]  # fmt: skip
 _KINDS: Final = get_args(FaultKind)
 
@@ -22,7 +24,8 @@ class Rule:
     """When a fault strikes: the next `next` matching requests, or each with `probability`.
 
     `endpoint` and `codes` narrow it (empty: any); a fault inside the data strikes the items
-    of `codes`, as the vendor spells them. `text` is the message of the kind `error`.
+    of `codes`, as the vendor spells them. `text` is the message of the kind `error`, `code` its
+    number where the vendor has numbers.
     """
 
     kind: FaultKind
@@ -31,6 +34,7 @@ class Rule:
     endpoint: str = ""
     codes: tuple[str, ...] = ()
     text: str = "Internal error."
+    code: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,13 +14,20 @@ from .control import Control
 from .faults import Faults
 from .http import Door, Face
 from .journal import Journal
+from .longbridge import Longbridge
+from .longbridge_http import LongbridgeHttp
+from .longbridge_line import Sessions
+from .longbridge_socket import Socket
 from .market import Market
+from .multimarkets import PATH, MultiMarkets
+from .multimarkets_products import ProductApi
 from .qos import Qos
+from .websocket import WebSocketDoor
 
 __all__ = ["START", "VENDORS", "Sandbox", "serve"]
 
 START: Final = datetime(2026, 11, 20, 8, tzinfo=UTC)
-VENDORS: Final = ("qos",)
+VENDORS: Final = ("qos", "multimarkets", "longbridge")
 
 
 class Sandbox:
@@ -52,8 +59,12 @@ class Sandbox:
         self.market, self.clock = Market(seed, instruments), SandboxClock(clock_start, rate)
         self.journal, self.faults = Journal(), Faults(seed)
         self.qos = Qos(self.market, self.clock, self.journal, self.faults)
+        self.multimarkets = MultiMarkets(self.market, self.clock, self.journal, self.faults)
         control = Control(self.market, self.clock, self.journal, self.faults, self.qos)
-        self._doors = [Door(control, port)]
+        control.faces["multimarkets"] = self.multimarkets
+        self.longbridge = Longbridge(self.market, self.clock, self.journal, self.faults)
+        control.faces["longbridge"] = self.longbridge
+        self._doors: list[Door | WebSocketDoor | Socket] = [Door(control, port)]
         self.control_url = self._doors[0].url
         self.secrets: dict[str, dict[str, str]] = {}
         self.urls: dict[str, str] = {}
@@ -61,15 +72,45 @@ class Sandbox:
             self._open_next(self.qos, port)
             self.urls["qos"] = self._doors[-1].url
             self.secrets["qos"] = {plan.name: plan.key for plan in self.qos.plans.values()}
+        if "multimarkets" in vendors:
+            self._open_multimarkets(port)
+        if "longbridge" in vendors:
+            self._open_longbridge(port)
         control.about = self.about
 
-    def _open_next(self, face: Face, port: int) -> None:
+    def _open_next(self, face: Face | MultiMarkets, port: int) -> None:
         """Open a vendor's door; where its port is taken, leave none open."""
+        at = port and port + len(self._doors)
         try:
-            self._doors.append(Door(face, port and port + len(self._doors)))
+            if isinstance(face, MultiMarkets):
+                self._doors.append(WebSocketDoor(face.talk, face.admit, PATH, at))
+            else:
+                self._doors.append(Door(face, at))
         except OSError:
             self.close()
             raise
+
+    def _open_multimarkets(self, port: int) -> None:
+        for name, face in (
+            ("multimarkets", self.multimarkets),
+            ("multimarkets_products", ProductApi(self.multimarkets)),
+        ):
+            self._open_next(face, port)
+            self.urls[name] = self._doors[-1].url
+        self.secrets["multimarkets"] = self.multimarkets.tokens
+
+    def _open_longbridge(self, port: int) -> None:
+        """Open Longbridge's two doors: HTTP, and the WebSocket that its one-time passwords open."""
+        sessions = Sessions()
+        self._open_next(LongbridgeHttp(self.longbridge, sessions), port)
+        self.urls["longbridge"] = self._doors[-1].url
+        try:
+            self._doors.append(Socket(self.longbridge, sessions, port and port + len(self._doors)))
+        except OSError:
+            self.close()
+            raise
+        self.urls["longbridge_quote"] = self._doors[-1].url
+        self.secrets["longbridge"] = self.longbridge.secrets
 
     @property
     def qos_url(self) -> str:

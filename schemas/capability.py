@@ -54,6 +54,7 @@ class Capability:
     depth: int = 0  # newest bars per series that the vendor gives; 0: no known floor
     end_honoured: bool = True  # False: every page is the newest one
     floor: Mapping[tuple[str, Freq], date] = field(default_factory=dict[tuple[str, Freq], date])
+    snapshots: int = 0  # symbols per snapshot; 0: as many as `products`
     platform: str = "any"
     evidence: Mapping[str, Evidence] = field(default_factory=dict[str, Evidence])
 

@@ -1,5 +1,6 @@
 """Quotas: how many requests an account may send in a window, and who keeps count."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
@@ -47,4 +48,12 @@ class Quotas(Protocol):
 
     def free_at(self, account: str, quotas: tuple[Quota, ...], requests: int) -> datetime:
         """Return when the last of `requests` further requests could be sent; takes no slot."""
+        ...
+
+    def symbols_left(self, account: str, quota: Quota) -> int:
+        """Return how many further symbols this month's allowance holds."""
+        ...
+
+    def take_symbols(self, account: str, quota: Quota, symbols: Iterable[str]) -> tuple[str, ...]:
+        """Return those of `symbols`, in their order, that may be asked for this month, and count them."""
         ...

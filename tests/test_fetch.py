@@ -319,7 +319,7 @@ def test_pages_are_capped():
     def crawl(entry: Entry, shown: list[int], number: int) -> list[int]:
         return shown[-2:]
 
-    wire = Wire(minutes("XSHG", TRADED, Freq.M30), trick=crawl)
+    wire = Wire(minutes("XSHG", TRADED, Freq.M30), replace(DEEP, page_limit=50), trick=crawl)
 
     chain, _ = run(wire, "600519.SH", Freq.M30, OCTOBER)
 

@@ -228,6 +228,16 @@ def test_an_opening_print_joins_the_first_bar_and_a_closing_one_makes_the_last()
     ]
 
 
+def test_amounts_that_are_added_stay_the_decimals_that_they_are():
+    bar, closing = utc(2026, 11, 20, 6, 59), utc(2026, 11, 20, 7)
+    given = rows([bar, closing])
+    given.amount = np.array([0.1, 0.2])
+
+    got = fold(page("000001.SZ", Freq.M1, given).bars)
+
+    assert got["amount"].to_pylist() == [0.3]
+
+
 def test_folding_twice_changes_nothing_more():
     bars = page("AAPL.US", Freq.M1, rows([utc(2026, 11, 20, 20, 59), utc(2026, 11, 20, 21)])).bars
 
