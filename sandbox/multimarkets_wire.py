@@ -129,8 +129,13 @@ def _bars(
 
 
 def _labels(inst: Instrument, freq: Freq, bars: Prints, switches: Switches) -> Ints:
+    if freq.intraday and switches.label == "start":
+        return bars.start
     if freq.intraday:
-        return bars.start + (freq.minutes * 60 if switches.label == "end" else 0)
+        place = grid(inst.venue)
+        edges = np.array([s for day in np.unique(bars.day).tolist() for s in place.segments(day)], np.int64)
+        until = edges[np.searchsorted(edges[:, 0], bars.start, side="right") - 1, 1]
+        return np.minimum(bars.start + freq.minutes * 60, np.maximum(until, bars.start))
     if switches.day_label == "open":
         return bars.start
     # Every venue here opens on the same date in UTC as at home.

@@ -14,6 +14,7 @@ from faces import SYMBOLS, Nothing, dial
 from faces import MultiMarkets as Operator
 from pydantic import ValidationError
 
+import klake
 from klake.errors import (
     BadCredentials,
     BadPage,
@@ -331,7 +332,7 @@ def test_a_probe_finds_out_what_the_end_means(box: Sandbox, tmp_path: Path, vend
 
     told = {a.question: a.value for step in vendor.probe((Symbol.parse(AAPL),)) for a in step}
 
-    wanted = {"inclusive": ("true", "true"), "exclusive": ("true", "false")}.get(end, ("false", None))
+    wanted = {"inclusive": ("", "true"), "exclusive": ("", "false")}.get(end, ("HK SH SZ US", None))
     assert (told["M5"], told.get("M4")) == wanted
 
 
@@ -343,6 +344,48 @@ def test_an_end_that_is_ignored_is_noticed_and_never_loops(box: Sandbox, tmp_pat
 
     assert report.requests_sent <= 4
     assert report.exit_code == 1 and "no progress" in report.parked[0].error
+
+
+def test_where_shares_alone_ignore_the_end_all_else_is_still_paged_back(box: Sandbox, tmp_path: Path) -> None:
+    box.multimarkets.turn({"end": "ignored_for_stocks", "most": 10})
+    desk = configured(box, tmp_path, [BTC, AAPL], '[vendors.mm.capability]\nadjusts = ["none"]\npage_limit = 10\n')
+    first = sync(desk, "daily", desk.job("daily"))
+    assert {p.symbol for p in first.parked} == {AAPL}
+    box.clock.advance(7 * 3600)
+
+    second = sync(desk, "daily", desk.job("daily"))
+
+    assert not second.parked and second.exit_code == 0, second
+    assert second.empty == {"beyond the vendor's horizon": 5}  # what lies behind the newest ten
+    with klake.open(str(tmp_path / "lake")) as lake:
+        assert [lake.bars(s, "1d", vendor="mm").pl().height for s in (BTC, AAPL)] == [20, 10]
+
+
+# Labels
+
+
+@pytest.mark.parametrize(("symbol", "freq"), [(AAPL, Freq.M1), ("600519.SH", Freq.M5), ("00700.HK", Freq.M30), (BTC, Freq.M15)])
+def test_bars_that_are_labelled_with_their_end_are_refused_until_it_is_said(
+    box: Sandbox, tmp_path: Path, vendor: MultiMarkets, symbol: str, freq: Freq
+) -> None:
+    box.multimarkets.turn({"label": "end"})
+    box.clock.put(NOW + timedelta(minutes=1))
+    refused = ask(vendor, symbol, freq, count=480)
+    wide = Operator().table(box, tmp_path)["capability"] | {"label": {f.value: "end" for f in (Freq.M1, Freq.M5, Freq.M15, Freq.M30)}}
+    told = opened(box, tmp_path, capability=wide)
+
+    got = ask(told, symbol, freq, count=480)
+
+    assert refused.outcome == "refused" and f'label = {{ "{freq}" = "end" }}' in refused.reason
+    assert got.outcome == "bars" and not got.rejects
+    truth = box.market.truth(symbol, freq, NOW - timedelta(days=90), NOW + timedelta(minutes=1), NOW + timedelta(minutes=1))
+    assert got.bars["ts"].to_pylist() == truth["ts"].to_pylist()[-480:]
+    told.close()
+
+
+def test_a_label_that_is_none_is_refused_in_the_config(box: Sandbox, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="label"):
+        opened(box, tmp_path, capability={"label": {"1m": "middle"}})
 
 
 # Units
@@ -373,6 +416,43 @@ def test_without_pushes_the_unit_is_unverified_and_says_so(
     (told,) = canaries(vendor, [Symbol.parse("600519.SH")], Nothing(), lambda call: call())
 
     assert isinstance(told, Unverified) and "no snapshot" in told.why
+
+
+# Batches
+
+
+def test_where_the_operator_allows_batches_several_series_ride_in_one_request(box: Sandbox, tmp_path: Path) -> None:
+    box.multimarkets.turn({"batch": "on"})
+    desk = configured(box, tmp_path, [AAPL, "00700.HK", "600519.SH", BTC], 'products = 3\n[vendors.mm.capability]\nadjusts = ["none"]\n')
+    job = desk.job("daily").model_copy(update={"freq": (Freq.D1, Freq.H1)})
+
+    report = sync(desk, "odd", job)
+
+    assert report.exit_code == 0, report
+    sent = [e for e in endpoints(box) if e in ("14012", "14014")]
+    assert "14014" in sent and len(sent) < 8  # never two freqs of one symbol, never shares beside all else
+    with klake.open(str(tmp_path / "lake")) as lake:
+        for symbol in (AAPL, BTC):
+            truth = box.market.truth(symbol, Freq.D1, date(2026, 11, 2), NOW.date(), box.clock.now())
+            assert lake.bars(symbol, "1d", vendor="mm").pl()["close"].to_list()[:-1] == truth["close"].to_pylist()[:-1]
+
+
+def test_a_batch_that_is_refused_is_asked_one_by_one(box: Sandbox, tmp_path: Path) -> None:
+    desk = configured(box, tmp_path, [AAPL, "00700.HK"], 'products = 2\n[vendors.mm.capability]\nadjusts = ["none"]\n')
+
+    report = sync(desk, "daily", desk.job("daily"))
+
+    assert (report.exit_code, report.missing) == (0, 0), report
+
+
+def test_a_batch_of_the_two_newest_bars_is_not_taken_for_a_history(box: Sandbox, tmp_path: Path) -> None:
+    box.multimarkets.turn({"batch": "newest", "end": "ignored"})
+    desk = configured(box, tmp_path, [AAPL, "00700.HK"], 'products = 2\n[vendors.mm.capability]\nadjusts = ["none"]\n')
+
+    report = sync(desk, "daily", desk.job("daily"))
+
+    assert report.exit_code == 1 and report.missing > 20
+    assert {p.symbol for p in report.parked} == {AAPL, "00700.HK"}
 
 
 # Products

@@ -35,7 +35,7 @@ from ..vendor import Answer, Instrument, MarketDay, PageIds, Snapshot, account_o
 from ..websocket import Link, WebSocket
 from . import multimarkets_frames as frames
 from . import multimarkets_wire as wire
-from .multimarkets_days import dated
+from .multimarkets_days import dated, labelled_by_end
 from .multimarkets_probe import probe
 from .multimarkets_products import STOCK, Products, from_file, from_list
 from .multimarkets_wire import Product
@@ -55,6 +55,10 @@ _CLOSING: Final = {401, 606}  # the connection ends behind these: the next reque
 _NOT_THIS: Final = {400, 402, 600, 601, 603}
 _HOUR_S: Final = 3600.0
 _ROLLING_S: Final = 5.0  # a push of the rolling 24 hours comes at least so often, or not at all
+_BY_END: Final = (
+    "its bars look labelled with their end, not their start; if they are, write "
+    'label = {{ "{freq}" = "end" }} under [vendors.{vendor}.capability]'
+)
 _LIST_PATH: Final = "/openapi-c/global/config.app.AppSymbolDubboService.getSymbolBaseList"
 
 CAPABILITY: Final = Capability(
@@ -356,7 +360,11 @@ class MultiMarkets:
         why = "" if entry.freq.intraday else dated(one.rows, symbol_of(entry.symbol), entry.freq)
         if why:
             return SeriesPage(entry, "refused", empty(INCOMING), rejects, why)
-        return series_page(entry, one.rows, vendor, self.capability, page.received_at, rejects)
+        series = series_page(entry, one.rows, vendor, self.capability, page.received_at, rejects)
+        doubtful = entry.freq.intraday and self.capability.label[entry.freq] == "start"
+        if doubtful and labelled_by_end(series.bars, symbol_of(entry.symbol), entry.freq, page.received_at):
+            return _without(entry, "refused", _BY_END.format(freq=entry.freq, vendor=vendor))
+        return series
 
 
 def _asked(request: PageRequest) -> tuple[int, list[Product]]:
