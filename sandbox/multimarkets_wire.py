@@ -135,7 +135,8 @@ def _labels(inst: Instrument, freq: Freq, bars: Prints, switches: Switches) -> I
         place = grid(inst.venue)
         edges = np.array([s for day in np.unique(bars.day).tolist() for s in place.segments(day)], np.int64)
         until = edges[np.searchsorted(edges[:, 0], bars.start, side="right") - 1, 1]
-        return np.minimum(bars.start + freq.minutes * 60, np.maximum(until, bars.start))
+        ends: Ints = np.minimum(bars.start + freq.minutes * 60, np.maximum(until, bars.start))
+        return ends
     if switches.day_label == "open":
         return bars.start
     # Every venue here opens on the same date in UTC as at home.

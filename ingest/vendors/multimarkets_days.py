@@ -45,13 +45,14 @@ def dated(rows: Rows, symbol: Symbol, freq: Freq) -> str:
 def labelled_by_end(bars: pa.Table, symbol: Symbol, freq: Freq, received_at: datetime) -> bool:
     """Return whether intraday bars, read as labelled by their start, can only be labelled by their end.
 
-    A bar that begins well after it was received; or sessions full of bars, none of which
+    A bar that begins up to its length after it was received; or sessions full of bars, none of which
     begins with the session, but all of which have one that begins with the close.
     """
     if not bars.num_rows:
         return False
+    ahead = bars["ts"][-1].as_py() - received_at
     # Half of a bar is left to clocks that disagree.
-    if bars["ts"][-1].as_py() > received_at + timedelta(seconds=max(30, freq.minutes * 30)):
+    if timedelta(seconds=max(30, freq.minutes * 30)) < ahead <= timedelta(minutes=freq.minutes + 1):
         return True
     book = calendar(symbol.place.calendar)
     if not book.name.startswith("X"):
