@@ -3,7 +3,7 @@
 import gzip
 import zlib
 from dataclasses import dataclass, fields, replace
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, cast, get_args
 from urllib.parse import quote
 
 import msgspec
@@ -260,9 +260,10 @@ def written(value: Any, switches: Switches) -> bytes:
 
 def _worded(value: Any, name: str, *, wide: bool) -> Any:
     if isinstance(value, dict):
-        return {k: _worded(v, str(k), wide=wide) for k, v in value.items()}
+        return {k: _worded(v, k, wide=wide) for k, v in cast("dict[str, Any]", value).items()}
     if isinstance(value, list):
-        return [_worded(v, name, wide=wide) for v in value]
+        items: list[Any] = value
+        return [_worded(v, name, wide=wide) for v in items]
     return str(value) if type(value) is int and (name in _WIDE or not wide) else value
 
 
