@@ -81,7 +81,9 @@ def open_vendor(
         raise ConfigError(where, f"vendors.{name}.kind", kind, f"one of {', '.join(kinds())}")
     made = vendor_class(kind)
     beside = Path(where).parent  # a file that a table names lies beside the configuration
-    table = {k: str(beside / v) if k.endswith("_file") and isinstance(v, str) else v for k, v in table.items()}
+    table = {
+        k: str(beside / v) if k.endswith("_file") and isinstance(v, str) else v for k, v in table.items()
+    }
     options = options_of(name, made, table, where)
     vendor = cast("Any", made)(name, options, clock, run, client)
     vendor.capability = overridden(vendor.capability, options, where, name)

@@ -56,7 +56,9 @@ class Fetching:
     @property
     def end_ignored(self) -> tuple[str, ...]:
         """Return the venues of which a reply showed that this key gives the newest bars only, ascending."""
-        venues = {s.symbol.rpartition(".")[2] for s, lane in self._lanes.items() if any(c.end_ignored for c in lane)}
+        venues = {
+            s.symbol.rpartition(".")[2] for s, lane in self._lanes.items() if any(c.end_ignored for c in lane)
+        }
         return tuple(sorted(venues))
 
     def left(self) -> int:

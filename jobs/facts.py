@@ -31,7 +31,10 @@ def ignored(capability: Capability, venues: Sequence[str]) -> Answer:
 
     Of the whole key, unless the vendor documents that it honours an end: then of `venues`.
     """
-    text, evidence = "the end is ignored: this key gives the newest bars only", "a page came back with the newest bars"
+    text, evidence = (
+        "the end is ignored: this key gives the newest bars only",
+        "a page came back with the newest bars",
+    )
     if capability.known("end_honoured").basis != "documented":
         return Answer("U2", text, evidence, "observed", "end_honoured", "false")
     every = sorted({*capability.end_ignored, *venues})

@@ -43,7 +43,7 @@ _OK, _BAD, _TOKEN, _CODE, _LEVEL, _FAST, _CLOSING = 200, 400, 401, 600, 603, 429
 _LONGEST_EXT: Final = 64
 _LOOK_S: Final = 0.05
 _MODE: Final = 3
-_CROSS, _ISOLATED, _SPOT = 1, 2, 5
+_CROSS, _ISOLATED = 1, 2
 _BEAT: Final = 14008
 _ROUTES: Final = {14000, 14006, _BEAT, 14012, 14014, 14016, 14022}
 
@@ -86,7 +86,7 @@ class MultiMarkets:
         self._lock = threading.Lock()
         self._products = {
             (ids[0], ids[1]): _Product(inst, ids)
-            for inst in market.instruments.values() for ids in self._ids(inst)
+            for inst in market.instruments.values() for ids in self.ids_of(inst)
         }  # fmt: skip
         self.reset()
 
@@ -104,20 +104,7 @@ class MultiMarkets:
 
     def ids(self, symbol: str) -> tuple[int, int, int]:
         """Return (symbol_id, trade_type, trade_mode) of an instrument's first product."""
-        return self._ids(self.market.instrument(symbol))[0]
-
-    def listed(self) -> list[dict[str, Any]]:
-        """Return the product list: perpetuals as cross and isolated contracts, some products without dealMode."""
-        rows: list[dict[str, Any]] = []
-        for inst in self.market.instruments.values():
-            name = inst.symbol.code.removesuffix(".P") if inst.klass is Class.CRYPTO else str(inst.symbol)
-            rows += [
-                {"symbolId": i, "tradeType": kind, "dealMode": mode, "name": name, "digits": inst.decimals}
-                for i, kind, mode in self._ids(inst)
-            ]
-            if inst.klass is Class.CRYPTO:  # listed, never quoted
-                rows.append({"symbolId": self._ids(inst)[0][0], "tradeType": _SPOT, "name": name, "digits": 2})
-        return rows
+        return self.ids_of(self.market.instrument(symbol))[0]
 
     def admit(self, connection: ServerConnection, request: Request) -> Response | None:
         """Return why a handshake is refused; None: it is not, or only after it."""
@@ -174,14 +161,14 @@ class MultiMarkets:
         arrived = self.clock.now()
         asked = an_object(parsed(as_bytes(message)))
         cmd = asked.get("cmd_id") if asked else None
-        place = self.journal.add(
-            "multimarkets", account_of("multimarkets", session.token), str(cmd), arrived
-        )
+        place = self.journal.add("multimarkets", account_of("multimarkets", session.token), str(cmd), arrived)
         entries, ret, said = self._answered(session, asked, cmd, arrived.timestamp())
         self.journal.answer(place, entries, ret, said)
         self.clock.wait(self.faults.dials.latency_s)
 
-    def _answered(self, session: _Session, asked: dict[str, Any] | None, cmd: Any, now_s: float) -> tuple[int, int, str]:
+    def _answered(
+        self, session: _Session, asked: dict[str, Any] | None, cmd: Any, now_s: float
+    ) -> tuple[int, int, str]:
         """Answer one message; return (series in it, ret, the vendor's word)."""
         wanted = named_in(asked)
         struck = self.faults.draw(str(cmd), frozenset(wanted)) if cmd != _BEAT else ()
@@ -197,7 +184,9 @@ class MultiMarkets:
             session.connection.close(1000, "too many requests")
         return len(wanted), ret, said
 
-    def _judged(self, session: _Session, asked: dict[str, Any] | None, cmd: Any, now_s: float) -> tuple[int, str, Any]:
+    def _judged(
+        self, session: _Session, asked: dict[str, Any] | None, cmd: Any, now_s: float
+    ) -> tuple[int, str, Any]:
         """Return what is wrong with a message itself."""
         if asked is None or not isinstance(asked.get("data"), dict):
             return _BAD, "data param invalid", {}
@@ -271,7 +260,11 @@ class MultiMarkets:
         out: list[Any] = []
         rows: list[dict[str, Any]] = data.get("data_list") or []
         for one in rows:
-            few: dict[str, Any] = {"query_kline_num": min(2, int(one["query_kline_num"]))} if self.switches.batch == "newest" else {}
+            few: dict[str, Any] = (
+                {"query_kline_num": min(2, int(one["query_kline_num"]))}
+                if self.switches.batch == "newest"
+                else {}
+            )
             ret, said, found = self._kline(session, one | few, struck, now_s)
             if ret != _OK:
                 return ret, said, {}
@@ -359,7 +352,12 @@ class MultiMarkets:
         text = written(value, self.switches)
         if value["cmd_id"] != 14013 and not error:
             return text.decode()
-        return packed(text, self.switches if not error or self.switches.errors_packed else replace(self.switches, packing="text"))
+        return packed(
+            text,
+            self.switches
+            if not error or self.switches.errors_packed
+            else replace(self.switches, packing="text"),
+        )
 
     def _envelope(
         self, asked: dict[str, Any] | None, ret: int, said: str, data: Any, *, named: bool = True
@@ -371,7 +369,8 @@ class MultiMarkets:
             "seq_id": number if isinstance(number, int) else 0, "ext": given.get("ext", ""), "data": data,
         }  # fmt: skip
 
-    def _ids(self, inst: Instrument) -> list[tuple[int, int, int]]:
+    def ids_of(self, inst: Instrument) -> list[tuple[int, int, int]]:
+        """Return the (symbol_id, trade_type, trade_mode) of an instrument's products, its first one first."""
         number = product_id(self.market.seed, str(inst.symbol))
         if inst.klass is Class.CRYPTO:
             return [(number, _CROSS, _MODE), (number, _ISOLATED, _MODE)]

@@ -25,7 +25,7 @@ def named_in(asked: dict[str, Any] | None) -> list[str]:
     if data is None:
         return []
     given: Any = data.get("data_list") or data.get("symbol_list") or ([data] if "symbol_id" in data else [])
-    items: list[Any] = given if isinstance(given, list) else []
+    items: list[Any] = given if isinstance(given, list) else []  # pyright: ignore[reportUnknownVariableType]
     rows = [row for one in items if (row := an_object(one))]
     return [":".join(str(row.get(n, "")) for n in ("symbol_id", "trade_type", "trade_mode")) for row in rows]
 
@@ -51,7 +51,9 @@ def spoiled(rule: Rule, ret: int, said: str, data: Any) -> tuple[int, str, Any]:
 def _inverted(rows: list[Any]) -> list[Any]:
     middle = len(rows) // 2
     return [
-        row | {"high_price": row["low_price"], "low_price": str(float(row["high_price"]) + 1)} if i == middle else row
+        row | {"high_price": row["low_price"], "low_price": str(float(row["high_price"]) + 1)}
+        if i == middle
+        else row
         for i, row in enumerate(rows)
     ]
 

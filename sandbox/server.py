@@ -83,7 +83,10 @@ class Sandbox:
             raise
 
     def _open_multimarkets(self, port: int) -> None:
-        for name, face in (("multimarkets", self.multimarkets), ("multimarkets_products", ProductApi(self.multimarkets))):
+        for name, face in (
+            ("multimarkets", self.multimarkets),
+            ("multimarkets_products", ProductApi(self.multimarkets)),
+        ):
             self._open_next(face, port)
             self.urls[name] = self._doors[-1].url
         self.secrets["multimarkets"] = self.multimarkets.tokens

@@ -53,7 +53,9 @@ class Capability:
     # (venue, freq) → bars per session beyond the regular grid: auction prints that stand alone on the wire
     depth: int = 0  # newest bars per series that the vendor gives; 0: no known floor
     end_honoured: bool = True  # False: every page is the newest one
-    end_ignored: tuple[str, ...] = ()  # venues of which every page is the newest one, whatever holds elsewhere
+    end_ignored: tuple[
+        str, ...
+    ] = ()  # venues of which every page is the newest one, whatever holds elsewhere
     floor: Mapping[tuple[str, Freq], date] = field(default_factory=dict[tuple[str, Freq], date])
     snapshots: int = 0  # symbols per snapshot; 0: as many as `products`
     platform: str = "any"

@@ -55,7 +55,9 @@ def turn(box: Sandbox, **switches: Any) -> None:
 
 
 def say(connection: ClientConnection, cmd: int, data: Any = None, number: int = 1, **more: Any) -> None:
-    connection.send(json.dumps({"cmd_id": cmd, "seq_id": number, "ext": "trace-1", "data": data or {}, **more}))
+    connection.send(
+        json.dumps({"cmd_id": cmd, "seq_id": number, "ext": "trace-1", "data": data or {}, **more})
+    )
 
 
 def hear(connection: ClientConnection, timeout: float = 5) -> Any:
@@ -69,8 +71,19 @@ def ids(box: Sandbox, symbol: str) -> dict[str, int]:
     return dict(zip(("symbol_id", "trade_type", "trade_mode"), box.multimarkets.ids(symbol), strict=True))
 
 
-def kline(box: Sandbox, connection: ClientConnection, symbol: str = "600519.SH", kind: int = 8, end: int = 0, n: int = 3) -> Any:
-    say(connection, 14012, {**ids(box, symbol), "kline_type": kind, "kline_timestamp_end": end, "query_kline_num": n})
+def kline(
+    box: Sandbox,
+    connection: ClientConnection,
+    symbol: str = "600519.SH",
+    kind: int = 8,
+    end: int = 0,
+    n: int = 3,
+) -> Any:
+    say(
+        connection,
+        14012,
+        {**ids(box, symbol), "kline_type": kind, "kline_timestamp_end": end, "query_kline_num": n},
+    )
     return hear(connection)
 
 
@@ -116,9 +129,17 @@ def test_a_message_that_makes_no_sense_gets_a_400_named_or_not(
 
 @pytest.mark.parametrize(
     ("changes", "ret"),
-    [({"query_kline_num": 0}, 400), ({"kline_type": 11}, 400), ({"symbol_id": 1}, 600), ({"trade_type": 5}, 600), ({"trade_mode": 9}, 600)],
+    [
+        ({"query_kline_num": 0}, 400),
+        ({"kline_type": 11}, 400),
+        ({"symbol_id": 1}, 600),
+        ({"trade_type": 5}, 600),
+        ({"trade_mode": 9}, 600),
+    ],
 )
-def test_a_question_without_an_answer_gets_an_error(box: Sandbox, stock: ClientConnection, changes: Any, ret: int) -> None:
+def test_a_question_without_an_answer_gets_an_error(
+    box: Sandbox, stock: ClientConnection, changes: Any, ret: int
+) -> None:
     say(stock, 14012, {**ids(box, "600519.SH"), "kline_type": 8, "query_kline_num": 2, **changes})
 
     assert hear(stock)["ret"] == ret
@@ -141,7 +162,12 @@ def test_the_end_is_inclusive_exclusive_or_ignored(box: Sandbox, stock: ClientCo
         turn(box, end=way)
         got[way] = stamps(end=newest[2], n=2)
 
-    assert got == {"inclusive": newest[1:3], "exclusive": newest[0:2], "ignored": newest[3:], "ignored_for_stocks": newest[3:]}
+    assert got == {
+        "inclusive": newest[1:3],
+        "exclusive": newest[0:2],
+        "ignored": newest[3:],
+        "ignored_for_stocks": newest[3:],
+    }
     assert stamps(end=newest[2] * 1000, n=2) == newest[3:]  # milliseconds lie in the far future
 
 
@@ -195,7 +221,10 @@ def test_two_pushes_may_be_glued_into_one_frame(box: Sandbox, stock: ClientConne
 
 
 def test_a_batch_is_off_unless_the_operator_has_it(box: Sandbox, stock: ClientConnection) -> None:
-    rows = [{**ids(box, s), "kline_type": 8, "kline_timestamp_end": 0, "query_kline_num": 5} for s in ("600519.SH", "00700.HK")]
+    rows = [
+        {**ids(box, s), "kline_type": 8, "kline_timestamp_end": 0, "query_kline_num": 5}
+        for s in ("600519.SH", "00700.HK")
+    ]
     say(stock, 14014, {"data_list": rows})
     assert hear(stock)["ret"] == 400
 
@@ -251,8 +280,14 @@ def test_ids_are_the_operator_s_own_and_wider_than_a_float(box: Sandbox) -> None
 
 
 def test_it_runs_in_a_process_of_its_own() -> None:
-    line_ = [sys.executable, "-m", "klake", "sandbox", "run", "--vendors", "multimarkets", "--instruments", "5"]
-    with subprocess.Popen(line_, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=signals_as_usual) as process:  # noqa: PLW1509  # it only resets signals
+    run = [sys.executable, "-m", "klake", "sandbox", "run", "--vendors", "multimarkets", "--instruments", "5"]
+    with subprocess.Popen(
+        run,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=signals_as_usual,  # noqa: PLW1509  # only resets signals
+    ) as process:
         assert process.stdout is not None
         about = json.loads(process.stdout.readline())
         url, token = about["multimarkets"], about["secrets"]["multimarkets"]["default"]

@@ -157,14 +157,18 @@ class MultiMarkets:
             raise BadRequest("entries", len(entries), hint=f"1 to {self.capability.products} fit one request")
         products = [self._checked(entry) for entry in entries]
         if len(set(products)) < len(products) or len({p.trade_type == STOCK for p in products}) > 1:
-            raise BadRequest("entries", " ".join(map(str, products)), hint="the reply could not be told apart")
+            raise BadRequest(
+                "entries", " ".join(map(str, products)), hint="the reply could not be told apart"
+            )
         cmd = wire.KLINES if len(entries) == 1 else wire.BATCH
         return PageRequest(self.name, f"{cmd} {' '.join(map(str, products))}", entries)
 
     def send(self, request: PageRequest) -> Page:
         """Return the reply to one request; errors are classed by `_failure` of this file."""
         cmd, products = wire.asked(request)
-        asked = [wire.question(entry, product) for entry, product in zip(request.entries, products, strict=True)]
+        asked = [
+            wire.question(entry, product) for entry, product in zip(request.entries, products, strict=True)
+        ]
         data = asked[0] if cmd == wire.KLINES else {"data_list": asked}
         frame, head = self._ask(cmd, data, stock=products[0].trade_type == STOCK)
         if head.ret != frames.OK:
@@ -219,7 +223,9 @@ class MultiMarkets:
             try:
                 number = next(self._numbers)
                 data = {"symbol_list": rows, "update_speed": 1000}
-                frame = socket.ask(number, self._envelope(wire.ROLLING, number, data), self._options.timeout_s)
+                frame = socket.ask(
+                    number, self._envelope(wire.ROLLING, number, data), self._options.timeout_s
+                )
                 head = frames.head_of(frame, self.name)
                 if head.ret != frames.OK:
                     raise self._failure(head, tuple(map(str, symbols)), sorted(told.wanted))

@@ -62,7 +62,9 @@ def labelled_by_end(bars: pa.Table, symbol: Symbol, freq: Freq, received_at: dat
     for session in book.sessions(oldest + timedelta(days=1), received_at.date() + timedelta(days=1)):
         hours = book.hours(session)
         mine = bars.filter(pc.equal(bars["session"], pa.scalar(session)))["ts"]
-        if hours.close <= received_at and len(mine) >= _DENSE * book.bars(session, freq.following(session), freq):
+        if hours.close <= received_at and len(mine) >= _DENSE * book.bars(
+            session, freq.following(session), freq
+        ):
             first, last = mine[0].as_py(), mine[-1].as_py()
             told.append(first > hours.open and last == hours.close)
     return bool(told) and all(told)

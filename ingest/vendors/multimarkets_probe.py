@@ -112,7 +112,14 @@ def _prices(vendor: Vendor, venues: set[str], mapped: set[Symbol]) -> Iterator[t
         left.discard(symbol.venue)
         text = "prices of shares are as traded"
         if left:
-            yield (Answer("M13", f"{text}, as far as seen: {', '.join(sorted(left))} not", "; ".join(told), "observed"),)
+            yield (
+                Answer(
+                    "M13",
+                    f"{text}, as far as seen: {', '.join(sorted(left))} not",
+                    "; ".join(told),
+                    "observed",
+                ),
+            )
         else:
             yield (Answer("M13", text, "; ".join(told), "observed", "adjusts", "none"),)
 

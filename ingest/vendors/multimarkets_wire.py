@@ -28,10 +28,16 @@ __all__ = [
     "envelope", "is_of", "klines_of", "question", "rolling_of",
 ]  # fmt: skip
 
-CLIENT: Final = "klake-multimarkets/1"  # the 1 is the parser's version: raise it when `parse` gives other bars
+CLIENT: Final = (
+    "klake-multimarkets/1"  # the 1 is the parser's version: raise it when `parse` gives other bars
+)
 BEAT, KLINES, BATCH, ROLLING = 14008, 14012, 14014, 14016
 
-_MANY_US: Final = ((10**11, 1_000_000), (10**14, 1_000), (10**17, 1))  # up to here it counts s, ms, us; else ns
+_MANY_US: Final = (
+    (10**11, 1_000_000),
+    (10**14, 1_000),
+    (10**17, 1),
+)  # up to here it counts s, ms, us; else ns
 _EARLIEST_US: Final = 631_152_000_000_000  # 1990
 _LATEST_US: Final = 4_102_444_800_000_000  # 2100
 _ROLLED: Final = re.compile(rb"pr\(([^()]{1,400})\)")
@@ -253,9 +259,7 @@ def _dated(
     return kept, np.array([time for time in times if time], np.int64)
 
 
-def _unique(
-    bars: list[Bar], times: npt.NDArray[np.int64]
-) -> tuple[list[Bar], npt.NDArray[np.int64]]:
+def _unique(bars: list[Bar], times: npt.NDArray[np.int64]) -> tuple[list[Bar], npt.NDArray[np.int64]]:
     """Return one bar per time where the ticks tell which copy is newer; equal ones stay for the rules."""
     if np.unique(times).size == times.size:
         return bars, times
