@@ -93,8 +93,9 @@ class Chain:
         self.series, self.stopped = series, ""
         self.end_ignored = False
         self.asked: Entry | None = None
-        self._freq, self._calendar, self._capability, self._now = freq, calendar, capability, now
         self._venue = symbol_of(series.symbol).venue
+        self._freq, self._calendar, self._now = freq, calendar, now
+        self._capability = capability = capability.at(self._venue)
         self._zone = ZoneInfo(symbol_of(series.symbol).place.zone)
         self._begin = freq.anchor(wanted.start)
         self._start = max(self._begin, freq.anchor(known_begin)) if known_begin else self._begin

@@ -11,8 +11,9 @@ import httpx
 from pydantic import SecretStr, TypeAdapter, ValidationError
 
 from ..errors import BadRequest, ConfigError, CredentialsMissing, MissingExtra
-from ..schemas.capability import Capability, Evidence
+from ..schemas.capability import Capability, Evidence, Label
 from ..schemas.clock import Clock
+from ..schemas.freq import Freq
 from ..schemas.settings import VendorOptions
 from .vendor import Vendor
 
@@ -80,7 +81,9 @@ def open_vendor(
         raise ConfigError(where, f"vendors.{name}.kind", kind, f"one of {', '.join(kinds())}")
     made = vendor_class(kind)
     beside = Path(where).parent  # a file that a table names lies beside the configuration
-    table = {k: str(beside / v) if k.endswith("_file") and isinstance(v, str) else v for k, v in table.items()}
+    table = {
+        k: str(beside / v) if k.endswith("_file") and isinstance(v, str) else v for k, v in table.items()
+    }
     options = options_of(name, made, table, where)
     vendor = cast("Any", made)(name, options, clock, run, client)
     vendor.capability = overridden(vendor.capability, options, where, name)
@@ -139,8 +142,11 @@ def overridden(capability: Capability, options: VendorOptions, where: str, name:
         if field == "volume_factor":
             changes[field] = {**capability.volume_factor, **_factors(value, key, where)}
             continue
+        if field == "label":
+            changes[field] = {**capability.label, **_labels(value, key, where)}
+            continue
         if field not in fields:
-            known = ", ".join(sorted([*fields, "volume_factor"]))
+            known = ", ".join(sorted([*fields, "label", "volume_factor"]))
             raise ConfigError(where, key, "***", f"no such field; known: {known}")
         try:
             changes[field] = TypeAdapter(cast("Any", fields[field].type)).validate_python(value)
@@ -148,6 +154,15 @@ def overridden(capability: Capability, options: VendorOptions, where: str, name:
             raise ConfigError(where, key, value, error.errors()[0]["msg"]) from None
     evidence = {**capability.evidence, **{field: Evidence("documented") for field in changes}}
     return dataclasses.replace(capability, **changes, evidence=evidence) if changes else capability
+
+
+def _labels(value: object, key: str, where: str) -> dict[Freq, Label]:
+    """`{"1m" = "end"}` → freq → what its time means."""
+    try:
+        plain = TypeAdapter(dict[str, Label]).validate_python(value)
+        return {Freq.parse(name): label for name, label in plain.items()}
+    except (ValidationError, BadRequest):
+        raise ConfigError(where, key, value, 'a table such as { "1m" = "end" }: start or end') from None
 
 
 def _factors(value: object, key: str, where: str) -> dict[tuple[str, Any], float]:

@@ -138,6 +138,7 @@ class _Line:
         self._lock = threading.Lock()
         self._pending: dict[int, Future[bytes]] = {}
         self._ended = threading.Event()
+        self._why: VendorError = VendorDown(link.vendor, "the connection is lost", "连接已断开")
         self._answered = False
         self._frames = self.ignored = 0
         for work in (self._hear_all, self._keep_alive):
@@ -154,7 +155,7 @@ class _Line:
             self._pending[number], before = waiting, self._frames
         try:
             if self.lost:  # it ended after it was chosen, and would never tell this one
-                raise VendorDown(self._link.vendor, "the connection is lost", "连接已断开")
+                raise self._why
             with contextlib.suppress(ConnectionClosed):  # then the hearing thread tells how it ended
                 self._connection.send(message)
             return waiting.result(wait_s)
@@ -169,8 +170,7 @@ class _Line:
                 self._pending.pop(number, None)
 
     def close(self) -> None:
-        self._ended.set()
-        self._fail(VendorDown(self._link.vendor, "the connection was given up", "连接已放弃"))
+        self._end(VendorDown(self._link.vendor, "the connection was given up", "连接已放弃"))
         with contextlib.suppress(WebSocketException, OSError):
             self._connection.close()
 
@@ -184,8 +184,7 @@ class _Line:
         except WebSocketException as error:
             ended = VendorDown(self._link.vendor, f"the connection broke: {_said(self._link, error)}")
         finally:  # whatever it was: nobody hears any more, and nobody must wait
-            self._ended.set()
-            self._fail(ended)
+            self._end(ended)
 
     def _deliver(self, heard: Heard) -> None:
         self._frames += 1
@@ -210,8 +209,11 @@ class _Line:
             except (WebSocketException, OSError):
                 return
 
-    def _fail(self, error: VendorError) -> None:
+    def _end(self, error: VendorError) -> None:
+        """Tell everybody who waits, and whoever comes later, why nothing comes any more; the first reason counts."""
         with self._lock:
+            self._why = self._why if self.lost else error
+            self._ended.set()
             left = list(self._pending.values())
             self._pending.clear()
         for one in left:

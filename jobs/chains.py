@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Final
 
-from ..errors import VendorError
+from ..errors import BadRequest, VendorError
 from ..ingest.fetch import Chain, Taken
 from ..ingest.vendor import Vendor
 from ..schemas.bar import INCOMING, empty
@@ -54,9 +54,12 @@ class Fetching:
         return {series for series, lane in self._lanes.items() if all(chain.done for chain in lane)}
 
     @property
-    def end_ignored(self) -> bool:
-        """Return whether a reply showed that this key gives its newest bars only."""
-        return any(chain.end_ignored for lane in self._lanes.values() for chain in lane)
+    def end_ignored(self) -> tuple[str, ...]:
+        """Return the venues of which a reply showed that this key gives the newest bars only, ascending."""
+        venues = {
+            s.symbol.rpartition(".")[2] for s, lane in self._lanes.items() if any(c.end_ignored for c in lane)
+        }
+        return tuple(sorted(venues))
 
     def left(self) -> int:
         """Return how many requests are still to send, as far as the chains know."""
@@ -117,7 +120,25 @@ class Fetching:
         chosen = [series for _, series in rests if series not in self._alone][:products]
         if not chosen or (len(chosen) < products and not idle):
             chosen = [series for _, series in rests if series in self._alone][:1]
-        return {s: next(chain for chain in self._lanes[s] if chain.entries_left) for s in chosen}
+        batch = {s: next(chain for chain in self._lanes[s] if chain.entries_left) for s in chosen}
+        return batch if self._fits(batch) else self._first_that_fit(batch)
+
+    def _first_that_fit(self, batch: dict[Series, Chain]) -> dict[Series, Chain]:
+        """Return as much of a batch as this vendor can tell apart in one reply."""
+        taken: dict[Series, Chain] = {}
+        for series, chain in batch.items():
+            if self._fits({**taken, series: chain}):
+                taken[series] = chain
+        return taken
+
+    def _fits(self, batch: dict[Series, Chain]) -> bool:
+        if len(batch) < 2:
+            return True
+        try:
+            self._vendor.request(tuple(e for chain in batch.values() if (e := chain.next()) is not None))
+        except BadRequest:
+            return False
+        return True
 
     def _take(self, batch: dict[Series, Chain], answer: Answer, took: Took) -> None:
         for page, why in answer.unread:

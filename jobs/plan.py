@@ -221,12 +221,9 @@ def _want(
     series: Series, span: Span[date], days: Calendar, capability: Capability, now: datetime
 ) -> Want | None:
     """Return one chain over `span`, no deeper than the vendor's horizon; None when nothing trades in it."""
-    bars = expected_bars(
-        days,
-        span,
-        series.freq,
-        capability.session_extra.get((series.symbol.rpartition(".")[2], series.freq), 0),
-    )
+    venue = series.symbol.rpartition(".")[2]
+    capability = capability.at(venue)
+    bars = expected_bars(days, span, series.freq, capability.session_extra.get((venue, series.freq), 0))
     if not bars:
         return None
     if capability.reach:

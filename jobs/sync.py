@@ -15,7 +15,7 @@ from typing import Final
 from ..errors import BadCredentials, BadRequest, Interrupted, UnitMismatch, VendorError
 from ..ingest.canary import Unverified, canaries
 from ..ingest.fetch import Chain, Taken
-from ..ingest.vendor import Answer, Vendor
+from ..ingest.vendor import Vendor
 from ..schemas.coverage import Series
 from ..schemas.events import Fetched, Finding, Gave, Planned, Replayed, RunEnded, RunStarted, Waiting
 from ..schemas.page import Entry, Page, SeriesPage
@@ -28,7 +28,7 @@ from ..storage.runs import run_id
 from .account import balance
 from .chains import Fetching
 from .desk import Books, Desk
-from .facts import keep, observed
+from .facts import ignored, keep, observed
 from .harvest import Harvest
 from .horizon import beyond
 from .maintain import end_run
@@ -44,10 +44,6 @@ __all__ = ["plan", "sync"]
 _PARK: Final = timedelta(hours=6)  # after the first refusal; twice as long after each further one
 _PARK_LONGEST: Final = timedelta(days=7)
 _WORKERS: Final = 8
-_IGNORED: Final = Answer(
-    "U2", "the end is ignored: this key gives the newest bars only", "a page came back with the newest bars",
-    "observed", "end_honoured", "false",
-)  # fmt: skip
 
 
 def plan(desk: Desk, name: str, job: Job) -> Plan:
@@ -203,7 +199,8 @@ class _Run:
         finally:
             self._park(fetching)
             if fetching.end_ignored:
-                keep(self._books.ledger, self._vendor.name, _IGNORED, self._desk.clock.now())
+                told = ignored(self._vendor.capability, fetching.end_ignored)
+                keep(self._books.ledger, self._vendor.name, told, self._desk.clock.now())
 
     def _canaries(self, made: Plan) -> None:
         """Check units once per group of symbols, under the quota, apart from the plan's requests."""

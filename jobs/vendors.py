@@ -271,4 +271,8 @@ def _key(key: object) -> str:
 def _quota(value: object) -> str:
     if not isinstance(value, Quota):
         return _plain(value)
-    return f"{value.n} symbols a month" if value.scope == "month-symbols" else f"{value.n} per {value.window_s:g} s"
+    return (
+        f"{value.n} symbols a month"
+        if value.scope == "month-symbols"
+        else f"{value.n} per {value.window_s:g} s"
+    )

@@ -20,7 +20,7 @@ from .instruments import Instrument
 from .journal import Journal, account_of
 from .limits import secret
 from .market import Market
-from .multimarkets_faults import NOISE, as_bytes, broken, named_in, spoiled
+from .multimarkets_faults import NOISE, an_object, as_bytes, broken, named_in, spoiled
 from .multimarkets_wire import (
     STOCK,
     TYPES,
@@ -43,7 +43,7 @@ _OK, _BAD, _TOKEN, _CODE, _LEVEL, _FAST, _CLOSING = 200, 400, 401, 600, 603, 429
 _LONGEST_EXT: Final = 64
 _LOOK_S: Final = 0.05
 _MODE: Final = 3
-_CROSS, _ISOLATED, _SPOT = 1, 2, 5
+_CROSS, _ISOLATED = 1, 2
 _BEAT: Final = 14008
 _ROUTES: Final = {14000, 14006, _BEAT, 14012, 14014, 14016, 14022}
 
@@ -86,7 +86,7 @@ class MultiMarkets:
         self._lock = threading.Lock()
         self._products = {
             (ids[0], ids[1]): _Product(inst, ids)
-            for inst in market.instruments.values() for ids in self._ids(inst)
+            for inst in market.instruments.values() for ids in self.ids_of(inst)
         }  # fmt: skip
         self.reset()
 
@@ -104,20 +104,7 @@ class MultiMarkets:
 
     def ids(self, symbol: str) -> tuple[int, int, int]:
         """Return (symbol_id, trade_type, trade_mode) of an instrument's first product."""
-        return self._ids(self.market.instrument(symbol))[0]
-
-    def listed(self) -> list[dict[str, Any]]:
-        """Return the product list: perpetuals as cross and isolated contracts, some products without dealMode."""
-        rows: list[dict[str, Any]] = []
-        for inst in self.market.instruments.values():
-            name = inst.symbol.code.removesuffix(".P") if inst.klass is Class.CRYPTO else str(inst.symbol)
-            rows += [
-                {"symbolId": i, "tradeType": kind, "dealMode": mode, "name": name, "digits": inst.decimals}
-                for i, kind, mode in self._ids(inst)
-            ]
-            if inst.klass is Class.CRYPTO:  # listed, never quoted
-                rows.append({"symbolId": self._ids(inst)[0][0], "tradeType": _SPOT, "name": name, "digits": 2})
-        return rows
+        return self.ids_of(self.market.instrument(symbol))[0]
 
     def admit(self, connection: ServerConnection, request: Request) -> Response | None:
         """Return why a handshake is refused; None: it is not, or only after it."""
@@ -157,7 +144,7 @@ class MultiMarkets:
     def _turn_away(self, connection: ServerConnection, token: str) -> None:
         self._note(token, "connect", 401, "refused")
         if self.switches.bad_token == "ret_401":
-            asked = parsed(as_bytes(connection.recv(10)))
+            asked = an_object(parsed(as_bytes(connection.recv(10))))
             connection.send(self._frame(self._envelope(asked, _TOKEN, "token invalid", {}), error=True))
         connection.close(1000)
 
@@ -172,21 +159,21 @@ class MultiMarkets:
 
     def _hear(self, session: _Session, message: str | bytes) -> None:
         arrived = self.clock.now()
-        asked: Any = parsed(as_bytes(message))
-        cmd = asked.get("cmd_id") if isinstance(asked, dict) else None
-        place = self.journal.add(
-            "multimarkets", account_of("multimarkets", session.token), str(cmd), arrived
-        )
+        asked = an_object(parsed(as_bytes(message)))
+        cmd = asked.get("cmd_id") if asked else None
+        place = self.journal.add("multimarkets", account_of("multimarkets", session.token), str(cmd), arrived)
         entries, ret, said = self._answered(session, asked, cmd, arrived.timestamp())
         self.journal.answer(place, entries, ret, said)
         self.clock.wait(self.faults.dials.latency_s)
 
-    def _answered(self, session: _Session, asked: Any, cmd: Any, now_s: float) -> tuple[int, int, str]:
+    def _answered(
+        self, session: _Session, asked: dict[str, Any] | None, cmd: Any, now_s: float
+    ) -> tuple[int, int, str]:
         """Answer one message; return (series in it, ret, the vendor's word)."""
         wanted = named_in(asked)
         struck = self.faults.draw(str(cmd), frozenset(wanted)) if cmd != _BEAT else ()
         ret, said, data = self._judged(session, asked, cmd, now_s)
-        if ret == _OK and cmd != _BEAT:
+        if asked and ret == _OK and cmd != _BEAT:
             ret, said, data = self._done(session, cmd, asked["data"], struck, now_s)
         for rule in struck:
             ret, said, data = spoiled(rule, ret, said, data)
@@ -197,9 +184,11 @@ class MultiMarkets:
             session.connection.close(1000, "too many requests")
         return len(wanted), ret, said
 
-    def _judged(self, session: _Session, asked: Any, cmd: Any, now_s: float) -> tuple[int, str, Any]:
+    def _judged(
+        self, session: _Session, asked: dict[str, Any] | None, cmd: Any, now_s: float
+    ) -> tuple[int, str, Any]:
         """Return what is wrong with a message itself."""
-        if not isinstance(asked, dict) or not isinstance(asked.get("data"), dict):
+        if asked is None or not isinstance(asked.get("data"), dict):
             return _BAD, "data param invalid", {}
         if not isinstance(asked.get("seq_id"), int) or len(str(asked.get("ext", ""))) > _LONGEST_EXT:
             return _BAD, "header param invalid", {}
@@ -269,8 +258,13 @@ class MultiMarkets:
         self, session: _Session, data: dict[str, Any], struck: tuple[Rule, ...], now_s: float
     ) -> tuple[int, str, Any]:
         out: list[Any] = []
-        for one in data.get("data_list") or []:
-            few = {"query_kline_num": min(2, int(one["query_kline_num"]))} if self.switches.batch == "newest" else {}
+        rows: list[dict[str, Any]] = data.get("data_list") or []
+        for one in rows:
+            few: dict[str, Any] = (
+                {"query_kline_num": min(2, int(one["query_kline_num"]))}
+                if self.switches.batch == "newest"
+                else {}
+            )
             ret, said, found = self._kline(session, one | few, struck, now_s)
             if ret != _OK:
                 return ret, said, {}
@@ -281,7 +275,8 @@ class MultiMarkets:
         self, session: _Session, cmd: int, data: dict[str, Any], now_s: float
     ) -> tuple[int, str, Any]:
         """Replace a subscription; 14022 only tells the newest quotes."""
-        found = [self._find(session, one) for one in data.get("symbol_list") or []]
+        rows: list[Any] = data.get("symbol_list") or []
+        found = [self._find(session, one) for one in rows]
         wrong = next((one for one in found if isinstance(one, tuple)), None)
         if wrong is not None or not found:
             return wrong or (_BAD, "data param invalid", {})
@@ -357,17 +352,25 @@ class MultiMarkets:
         text = written(value, self.switches)
         if value["cmd_id"] != 14013 and not error:
             return text.decode()
-        return packed(text, self.switches if not error or self.switches.errors_packed else replace(self.switches, packing="text"))
+        return packed(
+            text,
+            self.switches
+            if not error or self.switches.errors_packed
+            else replace(self.switches, packing="text"),
+        )
 
-    def _envelope(self, asked: Any, ret: int, said: str, data: Any, *, named: bool = True) -> dict[str, Any]:
-        given: dict[str, Any] = asked if isinstance(asked, dict) and named else {}
+    def _envelope(
+        self, asked: dict[str, Any] | None, ret: int, said: str, data: Any, *, named: bool = True
+    ) -> dict[str, Any]:
+        given = asked if asked and named else {}
         number, cmd = given.get("seq_id", 0), given.get("cmd_id", -1)
         return {
             "ret": ret, "msg": said, "cmd_id": cmd + 1 if isinstance(cmd, int) else 0,
             "seq_id": number if isinstance(number, int) else 0, "ext": given.get("ext", ""), "data": data,
         }  # fmt: skip
 
-    def _ids(self, inst: Instrument) -> list[tuple[int, int, int]]:
+    def ids_of(self, inst: Instrument) -> list[tuple[int, int, int]]:
+        """Return the (symbol_id, trade_type, trade_mode) of an instrument's products, its first one first."""
         number = product_id(self.market.seed, str(inst.symbol))
         if inst.klass is Class.CRYPTO:
             return [(number, _CROSS, _MODE), (number, _ISOLATED, _MODE)]

@@ -2,11 +2,11 @@
 
 import zlib
 from collections.abc import Callable, Collection
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from .faults import Rule
 
-__all__ = ["NOISE", "as_bytes", "broken", "named_in", "spoiled"]
+__all__ = ["NOISE", "an_object", "as_bytes", "broken", "named_in", "spoiled"]
 
 NOISE: Final = "p(4242424242424242424,1,3,1605509068000001,34545435345,1.5,1.4,1.6,10,12);"
 """A push about something that nobody asked for."""
@@ -14,14 +14,20 @@ NOISE: Final = "p(4242424242424242424,1,3,1605509068000001,34545435345,1.5,1.4,1
 _HEAVY: Final = 24 * 1024 * 1024  # far more than any page inflates to
 
 
-def named_in(asked: Any) -> list[str]:
+def an_object(value: Any) -> dict[str, Any] | None:
+    """Return a JSON value where it is an object."""
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else None
+
+
+def named_in(asked: dict[str, Any] | None) -> list[str]:
     """Return the products that a message names, as `id:type:mode`."""
-    data = asked.get("data") if isinstance(asked, dict) else None
-    if not isinstance(data, dict):
+    data = an_object(asked.get("data")) if asked else None
+    if data is None:
         return []
-    rows = data.get("data_list") or data.get("symbol_list") or ([data] if "symbol_id" in data else [])
-    names = ("symbol_id", "trade_type", "trade_mode")
-    return [":".join(str(row.get(n, "")) for n in names) for row in rows if isinstance(row, dict)]
+    given: Any = data.get("data_list") or data.get("symbol_list") or ([data] if "symbol_id" in data else [])
+    items: list[Any] = given if isinstance(given, list) else []  # pyright: ignore[reportUnknownVariableType]
+    rows = [row for one in items if (row := an_object(one))]
+    return [":".join(str(row.get(n, "")) for n in ("symbol_id", "trade_type", "trade_mode")) for row in rows]
 
 
 def spoiled(rule: Rule, ret: int, said: str, data: Any) -> tuple[int, str, Any]:
@@ -33,18 +39,21 @@ def spoiled(rule: Rule, ret: int, said: str, data: Any) -> tuple[int, str, Any]:
         return 429, "too many requests", {}
     if rule.kind in {"no_data", "null_data"}:
         return ret, said, {} if rule.kind == "no_data" else None
-    if ret == 200 and isinstance(data, dict) and "kline_list" in data:
+    page = an_object(data)
+    if ret == 200 and page and "kline_list" in page:
         if rule.kind == "no_k":
-            return ret, said, {name: value for name, value in data.items() if name != "kline_list"}
+            return ret, said, {name: value for name, value in page.items() if name != "kline_list"}
         change = _ROWS.get(rule.kind)
-        return ret, said, data | {"kline_list": change(data["kline_list"])} if change else data
+        return ret, said, page | {"kline_list": change(page["kline_list"])} if change else page
     return ret, said, data
 
 
 def _inverted(rows: list[Any]) -> list[Any]:
     middle = len(rows) // 2
     return [
-        row | {"high_price": row["low_price"], "low_price": str(float(row["high_price"]) + 1)} if i == middle else row
+        row | {"high_price": row["low_price"], "low_price": str(float(row["high_price"]) + 1)}
+        if i == middle
+        else row
         for i, row in enumerate(rows)
     ]
 

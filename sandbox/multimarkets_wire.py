@@ -3,7 +3,7 @@
 import gzip
 import zlib
 from dataclasses import dataclass, fields, replace
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal, cast, get_args
 from urllib.parse import quote
 
 import msgspec
@@ -18,7 +18,18 @@ from .market import Market, prices
 from .minutes import CLOSING, CONTINUOUS, OPENING, Prints, joined
 from .noise import Floats, Ints, key
 
-__all__ = ["STOCK", "TYPES", "Switches", "kline", "packed", "product_id", "realtime", "rolling", "tick", "written"]
+__all__ = [
+    "STOCK",
+    "TYPES",
+    "Switches",
+    "kline",
+    "packed",
+    "product_id",
+    "realtime",
+    "rolling",
+    "tick",
+    "written",
+]
 
 TYPES: Final = {
     1: Freq.M1, 2: Freq.M5, 3: Freq.M15, 4: Freq.M30, 5: Freq.H1, 6: Freq.H2, 7: Freq.H4, 8: Freq.D1,
@@ -129,8 +140,14 @@ def _bars(
 
 
 def _labels(inst: Instrument, freq: Freq, bars: Prints, switches: Switches) -> Ints:
+    if freq.intraday and switches.label == "start":
+        return bars.start
     if freq.intraday:
-        return bars.start + (freq.minutes * 60 if switches.label == "end" else 0)
+        place = grid(inst.venue)
+        edges = np.array([s for day in np.unique(bars.day).tolist() for s in place.segments(day)], np.int64)
+        until = edges[np.searchsorted(edges[:, 0], bars.start, side="right") - 1, 1]
+        ends: Ints = np.minimum(bars.start + freq.minutes * 60, np.maximum(until, bars.start))
+        return ends
     if switches.day_label == "open":
         return bars.start
     # Every venue here opens on the same date in UTC as at home.
@@ -155,7 +172,16 @@ def _filled(inst: Instrument, freq: Freq, bars: Prints, now_s: float) -> Prints:
     before = np.searchsorted(bars.start, lacking) - 1
     price, nothing = bars.close[before], np.zeros(lacking.size, np.int64)
     flat = Prints(
-        lacking, bars.day[before], nothing + CONTINUOUS, price, price, price, price, nothing, nothing, nothing == 0
+        lacking,
+        bars.day[before],
+        nothing + CONTINUOUS,
+        price,
+        price,
+        price,
+        price,
+        nothing,
+        nothing,
+        nothing == 0,
     )
     both = joined([bars, flat])
     return both.take(np.argsort(both.start, kind="stable"))
@@ -193,7 +219,10 @@ def _money(inst: Instrument, ticks: Any) -> list[str]:
 
 def _quantity(inst: Instrument, steps: Ints, switches: Switches) -> list[str]:
     if inst.volume_decimals:
-        return [f"{step * inst.lot / 10**inst.volume_decimals:.{inst.volume_decimals}f}" for step in steps.tolist()]
+        return [
+            f"{step * inst.lot / 10**inst.volume_decimals:.{inst.volume_decimals}f}"
+            for step in steps.tolist()
+        ]
     lots = switches.volume == "lots" and inst.venue in {"SH", "SZ"}
     return [str(step * (inst.lot // 100 if lots else inst.lot)) for step in steps.tolist()]
 
@@ -215,7 +244,9 @@ def rolling(
     last, first, high, low = (_money(inst, getattr(day, n))[0] for n in ("close", "open", "high", "low"))
     amount = int(day.amount[0]) * inst.tick * inst.lot / 10 ** (inst.decimals + inst.volume_decimals)
     numbers = ",".join(map(str, ids))
-    return f"pr({numbers},{last},{first},{high},{low},{_quantity(inst, day.volume, switches)[0]},{amount:.2f})"
+    return (
+        f"pr({numbers},{last},{first},{high},{low},{_quantity(inst, day.volume, switches)[0]},{amount:.2f})"
+    )
 
 
 def tick(
@@ -254,9 +285,10 @@ def written(value: Any, switches: Switches) -> bytes:
 
 def _worded(value: Any, name: str, *, wide: bool) -> Any:
     if isinstance(value, dict):
-        return {k: _worded(v, str(k), wide=wide) for k, v in value.items()}
+        return {k: _worded(v, k, wide=wide) for k, v in cast("dict[str, Any]", value).items()}
     if isinstance(value, list):
-        return [_worded(v, name, wide=wide) for v in value]
+        items: list[Any] = value  # pyright: ignore[reportUnknownVariableType]
+        return [_worded(v, name, wide=wide) for v in items]
     return str(value) if type(value) is int and (name in _WIDE or not wide) else value
 
 

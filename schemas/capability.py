@@ -1,7 +1,7 @@
 """What a vendor kind can do, as data: units, labels, limits, and how well each is known."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Literal
 
@@ -53,6 +53,9 @@ class Capability:
     # (venue, freq) → bars per session beyond the regular grid: auction prints that stand alone on the wire
     depth: int = 0  # newest bars per series that the vendor gives; 0: no known floor
     end_honoured: bool = True  # False: every page is the newest one
+    end_ignored: tuple[
+        str, ...
+    ] = ()  # venues of which every page is the newest one, whatever holds elsewhere
     floor: Mapping[tuple[str, Freq], date] = field(default_factory=dict[tuple[str, Freq], date])
     snapshots: int = 0  # symbols per snapshot; 0: as many as `products`
     platform: str = "any"
@@ -61,6 +64,10 @@ class Capability:
     def factor(self, venue: str, klass: Class) -> float:
         """Return how many shares or base units one unit of the vendor's volume is."""
         return self.volume_factor.get((venue, klass), 1.0)
+
+    def at(self, venue: str) -> "Capability":
+        """Return what holds for symbols of one venue."""
+        return replace(self, end_honoured=False) if venue in self.end_ignored else self
 
     @property
     def reach(self) -> int:

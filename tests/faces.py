@@ -24,7 +24,16 @@ from klake.schemas.clock import Clock
 
 __all__ = ["FACES", "SYMBOLS", "Face", "Longbridge", "MultiMarkets", "Nothing", "dial", "opened"]
 
-SYMBOLS = ("600519.SH", "000001.SZ", "000333.SZ", "00700.HK", "08609.HK", "AAPL.US", "CON.US", "BTCUSDT.P.QOS")
+SYMBOLS = (
+    "600519.SH",
+    "000001.SZ",
+    "000333.SZ",
+    "00700.HK",
+    "08609.HK",
+    "AAPL.US",
+    "CON.US",
+    "BTCUSDT.P.QOS",
+)
 Trouble = tuple[dict[str, Any], type[VendorError]]
 
 

@@ -19,7 +19,10 @@ def main(instruments: str, freqs: str, start: str, transport: str = "http") -> N
 
     from klake.sandbox.server import Sandbox
 
-    with tempfile.TemporaryDirectory() as folder, Sandbox(instruments=int(instruments), clock_start=START) as box:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Sandbox(instruments=int(instruments), clock_start=START) as box,
+    ):
         os.environ["KLAKE_STATE"] = f"{folder}/state"
         lb = LongbridgeStand(box, Path(folder), transport=transport)
         symbols = [s for s, inst in box.market.instruments.items() if inst.venue != "QOS"]

@@ -36,7 +36,9 @@ class Paged:
             self.rejects += taken.rejects
             self.pages += 1
         whole = pa.concat_tables(parts[::-1])
-        self.bars = check(whole, page_id="p", run="r", now=now).kept.sort_by("ts") if whole.num_rows else whole
+        self.bars = (
+            check(whole, page_id="p", run="r", now=now).kept.sort_by("ts") if whole.num_rows else whole
+        )
 
     @property
     def rows(self) -> list[tuple[object, ...]]:

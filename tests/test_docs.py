@@ -10,6 +10,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import tomllib
 import warnings
 from collections.abc import Iterator
@@ -29,9 +30,10 @@ from pydantic_core import PydanticUndefined
 import klake
 from klake.cli.app import run
 from klake.cli.tree import app
-from klake.ingest.registry import overridden
+from klake.ingest.registry import overridden, vendor_class
 from klake.ingest.vendors.longbridge import LongbridgeOptions
-from klake.ingest.vendors.qos import CAPABILITY, QosOptions
+from klake.ingest.vendors.multimarkets import MultiMarketsOptions
+from klake.ingest.vendors.qos import Qos, QosOptions
 from klake.jobs.config import load
 from klake.sandbox.server import Sandbox
 from klake.schemas.bar import SCHEMA, Flag
@@ -283,6 +285,7 @@ def keys(rows: list[list[str]]) -> list[str]:
     [
         ("`[lake]`", (LakeSettings,)),
         ("`[vendors.NAME]`", (VendorOptions, QosOptions)),
+        ("Kind `multimarkets`", (MultiMarketsOptions,)),
         ("`[universe.NAME]`", (Universe,)),
         ("`[jobs.NAME]`", (Job,)),
         ("`[sandbox]`", (SandboxSettings,)),
@@ -293,6 +296,8 @@ def test_the_config_page_has_every_key_with_its_default_and_no_other(
 ) -> None:
     rows = tables("config.md", heading)
     fields = {name: field for shape in reversed(shapes) for name, field in shape.model_fields.items()}
+    if heading.startswith("Kind"):  # what every kind has stands above
+        fields = {name: field for name, field in fields.items() if name not in VendorOptions.model_fields}
 
     assert sorted(keys(rows)) == sorted(fields)
     for name, default, *_ in rows:
@@ -312,7 +317,11 @@ def test_the_config_page_has_every_key_of_longbridge_with_its_default() -> None:
 
     assert sorted(keys(rows)) == sorted(own)
     for name, default, *_ in rows:
-        told = tomllib.loads(f"value = {default.strip('`')}")["value"] if default else own[name.strip("`")].default
+        told = (
+            tomllib.loads(f"value = {default.strip('`')}")["value"]
+            if default
+            else own[name.strip("`")].default
+        )
         assert own[name.strip("`")].default == told, name
 
 
@@ -335,7 +344,10 @@ def test_every_toml_block_is_a_configuration(tmp_path: Path) -> None:
             settings = load(file)
 
             for table in settings.vendors.values():
-                overridden(CAPABILITY, QosOptions.model_validate({"key": "k", **table}), block.page, "qos")
+                made = vendor_class(table["kind"])
+                capability = sys.modules[made.__module__].CAPABILITY
+                given = {**({"key": "k"} if made is Qos else {}), **table}
+                overridden(capability, made.options.model_validate(given), block.page, table["kind"])
 
 
 def test_the_lake_page_has_every_column_of_bars() -> None:

@@ -60,7 +60,9 @@ def test_the_lake_holds_the_sandboxs_truth_whatever_the_vendors_way_is(
 
 @pytest.mark.parametrize("limit", [9, 10, 17, 18, 19, 33])
 @pytest.mark.parametrize("anchor", ["inclusive", "exclusive"])
-def test_a_closing_auction_is_folded_wherever_a_page_ends(lb: LongbridgeStand, limit: int, anchor: str) -> None:
+def test_a_closing_auction_is_folded_wherever_a_page_ends(
+    lb: LongbridgeStand, limit: int, anchor: str
+) -> None:
     lb.sandbox.longbridge.turn({"anchor": anchor})
 
     report = lb.sync(["600519.SH", "00700.HK"], ["15m"], "2026-11-16", f"page_limit = {limit}")
@@ -91,7 +93,9 @@ def child(zone: str, *argv: str) -> dict[str, Any]:
     """Run a sync in a process whose clock on the wall is another one."""
     env = {**os.environ, "TZ": zone, "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
     script = Path(__file__).with_name("longbridge_child.py")
-    done = subprocess.run([sys.executable, str(script), *argv], check=False, env=env, capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, str(script), *argv], check=False, env=env, capture_output=True, text=True, cwd=ROOT
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
@@ -107,7 +111,9 @@ def test_a_second_sync_brings_nothing_new(lb: LongbridgeStand) -> None:
 
 
 def test_a_running_session_is_completed_later(lb: LongbridgeStand) -> None:
-    lb.sandbox.clock.put(datetime.fromisoformat("2026-11-20T03:10:20Z"))  # before lunch in Shanghai and Hong Kong
+    lb.sandbox.clock.put(
+        datetime.fromisoformat("2026-11-20T03:10:20Z")
+    )  # before lunch in Shanghai and Hong Kong
     lb.sync(FEW, ["1d", "5m"], "2026-11-16")
     early = {symbol: lb.held(symbol, "5m") for symbol in FEW}
     for symbol, rows in early.items():  # the newest one was still forming

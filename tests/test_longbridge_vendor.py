@@ -151,12 +151,26 @@ def test_the_newest_bars_and_those_before_an_end_are_two_calls() -> None:
     [
         ("AAPL.US", Freq.M1, "2026-11-19T15:00:00+00:00", "2026-11-19T10:00", 0),  # winter
         ("AAPL.US", Freq.M1, "2026-07-15T15:00:00+00:00", "2026-07-15T11:00", 0),  # summer
-        ("00700.HK", Freq.M5, "2026-11-19T02:00:01+00:00", "2026-11-19T10:01", 0),  # seconds are dropped: not ours
+        (
+            "00700.HK",
+            Freq.M5,
+            "2026-11-19T02:00:01+00:00",
+            "2026-11-19T10:01",
+            0,
+        ),  # seconds are dropped: not ours
         ("600519.SH", Freq.D1, "2026-11-19T01:30:00+00:00", "2026-11-19T09:30", 0),  # a bar's own start
-        ("600519.SH", Freq.D1, "2026-11-19T08:00:00+00:00", "2026-11-20T16:00", 1),  # after it: that day is wanted
+        (
+            "600519.SH",
+            Freq.D1,
+            "2026-11-19T08:00:00+00:00",
+            "2026-11-20T16:00",
+            1,
+        ),  # after it: that day is wanted
     ],
 )
-def test_an_end_is_told_on_the_markets_own_clock(symbol: str, freq: Freq, end: str, wall: str, more: int) -> None:
+def test_an_end_is_told_on_the_markets_own_clock(
+    symbol: str, freq: Freq, end: str, wall: str, more: int
+) -> None:
     told, count = file._wall(Entry(symbol, freq, datetime.fromisoformat(end), 10))
 
     assert told == datetime.fromisoformat(wall) and told.tzinfo is None
@@ -233,7 +247,9 @@ KEPT = (
 def test_a_kept_page_is_these_bytes_and_is_read_without_the_sdk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "longbridge", None)
     one = vendor()
-    kept = Page("p", "r", "longbridge", "a", one.request((Entry("00700.HK", Freq.D1, None, 5),)), NOON, 200, "c", KEPT)
+    kept = Page(
+        "p", "r", "longbridge", "a", one.request((Entry("00700.HK", Freq.D1, None, 5),)), NOON, 200, "c", KEPT
+    )
 
     assert values(one.parse(kept)[0].bars) == DAYS[:1]
     columns = {
@@ -251,7 +267,10 @@ def test_without_the_sdk_asking_says_what_to_install(monkeypatch: pytest.MonkeyP
         one.send(one.request((Entry("AAPL.US", Freq.D1, None, 5),)))
 
 
-@given(st.lists(st.decimals(allow_nan=False, allow_infinity=False, places=6), max_size=5), st.lists(st.integers(0, 2**53)))
+@given(
+    st.lists(st.decimals(allow_nan=False, allow_infinity=False, places=6), max_size=5),
+    st.lists(st.integers(0, 2**53)),
+)
 def test_what_was_kept_comes_back_digit_for_digit(prices: list[Decimal], counts: list[int]) -> None:
     class Columns(msgspec.Struct):
         price: list[str]
@@ -273,7 +292,9 @@ def test_a_torn_page_is_a_bad_page(body: bytes) -> None:
 
 
 def test_columns_of_different_lengths_are_a_bad_page() -> None:
-    columns: dict[str, list[Any]] = {n: [1] for n in ("timestamp", "open", "high", "low", "close", "turnover")}
+    columns: dict[str, list[Any]] = {
+        n: [1] for n in ("timestamp", "open", "high", "low", "close", "turnover")
+    }
 
     with pytest.raises(BadPage):
         vendor().parse(page(columns | {"volume": []}, Entry("00700.HK", Freq.D1, None, 5), "700.HK"))
@@ -284,7 +305,9 @@ def test_candles_that_are_younger_than_the_end_are_left_out() -> None:
     columns: dict[str, list[Any]] = {"timestamp": stamps, "volume": [100] * 3, "turnover": ["1000"] * 3}
     columns |= {name: ["10"] * 3 for name in ("open", "high", "low", "close")}
 
-    got = vendor().parse(page(columns, Entry("00700.HK", Freq.D1, datetime(2022, 4, 21, 1, 30, tzinfo=UTC), 5), "700.HK"))
+    got = vendor().parse(
+        page(columns, Entry("00700.HK", Freq.D1, datetime(2022, 4, 21, 1, 30, tzinfo=UTC), 5), "700.HK")
+    )
 
     assert got[0].bars["session"].to_pylist() == [date(2022, 4, 20), date(2022, 4, 21)]
 
@@ -336,7 +359,9 @@ class Told(Exception):
         ("Other", None, "unexpected HTTP response: status=401 Unauthorized", BadCredentials),
     ],
 )
-def test_each_error_of_the_sdk_is_classed_once(kind: str, code: int | None, message: str, meant: type) -> None:
+def test_each_error_of_the_sdk_is_classed_once(
+    kind: str, code: int | None, message: str, meant: type
+) -> None:
     error = failure(Told(kind, code, message), "lb", "AAPL.US", ())
 
     assert type(error) is meant
@@ -344,7 +369,9 @@ def test_each_error_of_the_sdk_is_classed_once(kind: str, code: int | None, mess
 
 
 def test_no_error_holds_a_secret() -> None:
-    said = failure(Told("Other", None, "GET /?token=the-token&key=the-key"), "lb", "AAPL.US", tuple(SECRETS.values()))
+    said = failure(
+        Told("Other", None, "GET /?token=the-token&key=the-key"), "lb", "AAPL.US", tuple(SECRETS.values())
+    )
 
     assert not any(secret in str(said) for secret in SECRETS.values())
 
@@ -366,7 +393,11 @@ def test_variables_and_env_files_change_nothing(lb: LongbridgeStand) -> None:
         "print(v.parse(v.send(v.request((Entry('00700.HK', Freq.D1, None, 5),))))[0].bars.num_rows)\n"
     )
     (lb.folder / ".env").write_text("LONGBRIDGE_HTTP_URL=http://127.0.0.1:9\nLONGBRIDGE_QUOTE_TRANSPORT=ws\n")
-    env = {"LONGBRIDGE_QUOTE_WS_URL": "ws://127.0.0.1:9", "LONGBRIDGE_LANGUAGE": "zh-CN", "LONGBRIDGE_REGION": "cn"}
+    env = {
+        "LONGBRIDGE_QUOTE_WS_URL": "ws://127.0.0.1:9",
+        "LONGBRIDGE_LANGUAGE": "zh-CN",
+        "LONGBRIDGE_REGION": "cn",
+    }
     for transport in ("ws", "http"):
         lb.transport = transport
         done = subprocess.run(
@@ -433,7 +464,9 @@ def test_instruments_and_the_calendar_come_from_the_vendor(lb: LongbridgeStand) 
 
 
 @pytest.mark.parametrize("anchor", ["inclusive", "exclusive"])
-def test_a_probe_finds_out_whether_the_anchor_is_given_and_on_whose_clock(lb: LongbridgeStand, anchor: str) -> None:
+def test_a_probe_finds_out_whether_the_anchor_is_given_and_on_whose_clock(
+    lb: LongbridgeStand, anchor: str
+) -> None:
     lb.sandbox.longbridge.turn({"anchor": anchor})
     lb.sandbox.clock.put(datetime(2026, 11, 19, 16, 0, 30, tzinfo=UTC))  # New York trades
     one = lb.vendor()
@@ -508,7 +541,9 @@ def logged_in(lb: LongbridgeStand, home: Path) -> str:
 
 
 @pytest.mark.parametrize("transport", ["ws", "http"])
-def test_a_login_serves_instead_of_the_three_secrets(lb: LongbridgeStand, tmp_path: Path, transport: str) -> None:
+def test_a_login_serves_instead_of_the_three_secrets(
+    lb: LongbridgeStand, tmp_path: Path, transport: str
+) -> None:
     lb.transport = transport
     file = tmp_path / ".longbridge" / "openapi" / "tokens" / "sandbox-client"
     file.parent.mkdir(parents=True)

@@ -14,6 +14,7 @@ from faces import SYMBOLS, Nothing, dial
 from faces import MultiMarkets as Operator
 from pydantic import ValidationError
 
+import klake
 from klake.errors import (
     BadCredentials,
     BadPage,
@@ -68,7 +69,9 @@ def vendor(box: Sandbox, tmp_path: Path) -> Iterator[MultiMarkets]:
     one.close()
 
 
-def ask(vendor: Vendor, symbol: str = AAPL, freq: Freq = Freq.M5, end: datetime | None = None, count: int = 5) -> Any:
+def ask(
+    vendor: Vendor, symbol: str = AAPL, freq: Freq = Freq.M5, end: datetime | None = None, count: int = 5
+) -> Any:
     request = vendor.request((Entry(symbol, freq, end, count),))
     return vendor.parse(vendor.send(request))[0]
 
@@ -81,7 +84,8 @@ def endpoints(box: Sandbox) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("token", "symbol", "path"), [("yes", AAPL, "/quote_stock?token="), ("yes", BTC, "/quote?token="), (None, BTC, "/quote_guest")]
+    ("token", "symbol", "path"),
+    [("yes", AAPL, "/quote_stock?token="), ("yes", BTC, "/quote?token="), (None, BTC, "/quote_guest")],
 )
 def test_the_address_follows_the_kind_of_product(
     box: Sandbox, tmp_path: Path, token: str | None, symbol: str, path: str, caplog: pytest.LogCaptureFixture
@@ -123,9 +127,14 @@ def test_with_two_connections_both_stay(box: Sandbox, tmp_path: Path) -> None:
     vendor.close()
 
 
-def test_what_is_asked_is_what_the_protocol_wants(box: Sandbox, vendor: MultiMarkets, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_asked_is_what_the_protocol_wants(
+    box: Sandbox, vendor: MultiMarkets, caplog: pytest.LogCaptureFixture
+) -> None:
     sent: list[dict[str, Any]] = []
-    heard, box.multimarkets._hear = box.multimarkets._hear, lambda s, m: (sent.append(json.loads(m)), heard(s, m))[1]  # type: ignore[method-assign]
+    heard, box.multimarkets._hear = (
+        box.multimarkets._hear,
+        lambda s, m: (sent.append(json.loads(m)), heard(s, m))[1],
+    )  # type: ignore[method-assign]
 
     ask(vendor, AAPL, Freq.MO1, datetime(2026, 1, 2, 3, 4, 5, 999_999, tzinfo=UTC), 7)
     ask(vendor, AAPL)
@@ -160,7 +169,9 @@ def test_a_false_token_is_told_in_three_ways(box: Sandbox, tmp_path: Path, way: 
 @pytest.mark.parametrize(
     ("rule", "wanted"), [("http_504", VendorDown), ("http_429", RateLimited)]
 )  # fmt: skip
-def test_a_handshake_that_is_refused_is_classed_too(box: Sandbox, vendor: MultiMarkets, rule: str, wanted: type) -> None:
+def test_a_handshake_that_is_refused_is_classed_too(
+    box: Sandbox, vendor: MultiMarkets, rule: str, wanted: type
+) -> None:
     dial(box, rules=[{"kind": rule, "next": 1, "endpoint": "connect"}])
 
     with pytest.raises(wanted):
@@ -204,7 +215,9 @@ def test_without_a_heartbeat_the_connection_is_lost_and_opened_again(box: Sandbo
 
 
 @pytest.mark.parametrize("kind", ["twice", "late"])
-def test_replies_that_come_twice_or_late_are_told_apart_by_number(box: Sandbox, vendor: MultiMarkets, kind: str) -> None:
+def test_replies_that_come_twice_or_late_are_told_apart_by_number(
+    box: Sandbox, vendor: MultiMarkets, kind: str
+) -> None:
     dial(box, rules=[{"kind": kind, "next": 3, "endpoint": "14012"}])
 
     pages = [ask(vendor, symbol, freq) for symbol in (AAPL, "00700.HK") for freq in (Freq.M1, Freq.D1)]
@@ -226,7 +239,9 @@ def test_a_reply_that_came_too_late_is_not_the_next_one_s(box: Sandbox, tmp_path
 
 
 @pytest.mark.parametrize("glued", [False, True])
-def test_pushes_between_question_and_answer_do_no_harm(box: Sandbox, vendor: MultiMarkets, glued: bool) -> None:
+def test_pushes_between_question_and_answer_do_no_harm(
+    box: Sandbox, vendor: MultiMarkets, glued: bool
+) -> None:
     box.multimarkets.turn({"pushes": True, "glued": glued})
 
     assert [ask(vendor).bars.num_rows for _ in range(3)] == [5, 5, 5]
@@ -288,7 +303,9 @@ def test_shares_of_unknown_adjustment_are_not_asked_for_as_bars(box: Sandbox, tm
 def configured(box: Sandbox, folder: Path, symbols: list[str], extra: str = "") -> Any:
     table = Operator().table(box, folder)
     lines = "".join(f"{k} = {json.dumps(v)}\n" for k, v in table.items() if not isinstance(v, dict))
-    job = f'[jobs.daily]\nvendor = "mm"\nsymbols = {json.dumps(symbols)}\nfreq = ["1d"]\nstart = "2026-11-02"\n'
+    job = (
+        f'[jobs.daily]\nvendor = "mm"\nsymbols = {json.dumps(symbols)}\nfreq = ["1d"]\nstart = "2026-11-02"\n'
+    )
     text = f'[lake]\npath = "lake"\n[sandbox]\ncontrol = "{box.control_url}"\n[vendors.mm]\n{lines}{extra}\n{job}'
     (folder / "klake.toml").write_text(text, encoding="utf-8")
     return open_desk(folder / "klake.toml")
@@ -298,7 +315,9 @@ def test_a_sync_stores_them_only_after_a_probe_has_seen_splits_fall(box: Sandbox
     box.multimarkets.turn({"end": "inclusive"})
     desk = configured(box, tmp_path, [AAPL, "00700.HK", BTC])
     lines = [f"{s},{','.join(map(str, box.multimarkets.ids(s)))}" for s in (AAPL, "00700.HK", BTC)]
-    (tmp_path / "products.csv").write_text("\n".join(["symbol,symbol_id,trade_type,trade_mode", *lines]), encoding="utf-8")
+    (tmp_path / "products.csv").write_text(
+        "\n".join(["symbol,symbol_id,trade_type,trade_mode", *lines]), encoding="utf-8"
+    )
     before = sync(desk, "daily", desk.job("daily"))
 
     learned = probe(desk, "mm")
@@ -307,7 +326,9 @@ def test_a_sync_stores_them_only_after_a_probe_has_seen_splits_fall(box: Sandbox
     assert before.exit_code == 1 and {p.symbol for p in before.parked} == {AAPL, "00700.HK"}
     assert before.written.new > 0
     assert learned.requests <= 5
-    assert [(a.field, a.value) for a in learned.answers if a.question == "M13"][-1] == ("adjusts", "none"), learned
+    assert [(a.field, a.value) for a in learned.answers if a.question == "M13"][-1] == ("adjusts", "none"), (
+        learned
+    )
     assert after.exit_code == 0, after
     assert (after.stored, after.missing) == (after.expected, 0)
     (told,) = known(desk)
@@ -326,12 +347,14 @@ def test_adjusted_prices_are_found_out_and_stay_out(box: Sandbox, tmp_path: Path
 
 
 @pytest.mark.parametrize("end", ["inclusive", "exclusive", "ignored", "ignored_for_stocks"])
-def test_a_probe_finds_out_what_the_end_means(box: Sandbox, tmp_path: Path, vendor: MultiMarkets, end: str) -> None:
+def test_a_probe_finds_out_what_the_end_means(
+    box: Sandbox, tmp_path: Path, vendor: MultiMarkets, end: str
+) -> None:
     box.multimarkets.turn({"end": end})
 
     told = {a.question: a.value for step in vendor.probe((Symbol.parse(AAPL),)) for a in step}
 
-    wanted = {"inclusive": ("true", "true"), "exclusive": ("true", "false")}.get(end, ("false", None))
+    wanted = {"inclusive": ("", "true"), "exclusive": ("", "false")}.get(end, ("HK SH SZ US", None))
     assert (told["M5"], told.get("M4")) == wanted
 
 
@@ -345,11 +368,65 @@ def test_an_end_that_is_ignored_is_noticed_and_never_loops(box: Sandbox, tmp_pat
     assert report.exit_code == 1 and "no progress" in report.parked[0].error
 
 
+def test_where_shares_alone_ignore_the_end_all_else_is_still_paged_back(box: Sandbox, tmp_path: Path) -> None:
+    box.multimarkets.turn({"end": "ignored_for_stocks", "most": 10})
+    desk = configured(
+        box, tmp_path, [BTC, AAPL], '[vendors.mm.capability]\nadjusts = ["none"]\npage_limit = 10\n'
+    )
+    first = sync(desk, "daily", desk.job("daily"))
+    assert {p.symbol for p in first.parked} == {AAPL}
+    box.clock.advance(7 * 3600)
+
+    second = sync(desk, "daily", desk.job("daily"))
+
+    assert not second.parked and second.exit_code == 0, second
+    assert second.empty == {"beyond the vendor's horizon": 5}  # what lies behind the newest ten
+    with klake.open(str(tmp_path / "lake")) as lake:
+        assert [lake.bars(s, "1d", vendor="mm").pl().height for s in (BTC, AAPL)] == [20, 10]
+
+
+# Labels
+
+
+@pytest.mark.parametrize(
+    ("symbol", "freq"), [(AAPL, Freq.M1), ("600519.SH", Freq.M5), ("00700.HK", Freq.M30), (BTC, Freq.M15)]
+)
+def test_bars_that_are_labelled_with_their_end_are_refused_until_it_is_said(
+    box: Sandbox, tmp_path: Path, vendor: MultiMarkets, symbol: str, freq: Freq
+) -> None:
+    box.multimarkets.turn({"label": "end"})
+    box.clock.put(NOW + timedelta(minutes=1))
+    refused = ask(vendor, symbol, freq, count=480)
+    wide = Operator().table(box, tmp_path)["capability"] | {
+        "label": {f.value: "end" for f in (Freq.M1, Freq.M5, Freq.M15, Freq.M30)}
+    }
+    told = opened(box, tmp_path, capability=wide)
+
+    got = ask(told, symbol, freq, count=480)
+
+    assert refused.outcome == "refused" and f'label = {{ "{freq}" = "end" }}' in refused.reason
+    assert got.outcome == "bars" and not got.rejects
+    truth = box.market.truth(
+        symbol, freq, NOW - timedelta(days=90), NOW + timedelta(minutes=1), NOW + timedelta(minutes=1)
+    )
+    assert got.bars["ts"].to_pylist() == truth["ts"].to_pylist()[-480:]
+    told.close()
+
+
+def test_a_label_that_is_none_is_refused_in_the_config(box: Sandbox, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="label"):
+        opened(box, tmp_path, capability={"label": {"1m": "middle"}})
+
+
 # Units
 
 
 def test_rolling_pushes_confirm_the_unit_of_volume(box: Sandbox, vendor: MultiMarkets) -> None:
-    told = list(canaries(vendor, [Symbol.parse(s) for s in ("600519.SH", AAPL, "00700.HK")], Nothing(), lambda call: call()))
+    told = list(
+        canaries(
+            vendor, [Symbol.parse(s) for s in ("600519.SH", AAPL, "00700.HK")], Nothing(), lambda call: call()
+        )
+    )
 
     assert {f.name for f in told} == {"volume SH.stock", "volume US.stock", "volume HK.stock"}
     assert all(isinstance(f, Fact) and f.value.startswith("1 (") for f in told)
@@ -375,6 +452,57 @@ def test_without_pushes_the_unit_is_unverified_and_says_so(
     assert isinstance(told, Unverified) and "no snapshot" in told.why
 
 
+# Batches
+
+
+def test_where_the_operator_allows_batches_several_series_ride_in_one_request(
+    box: Sandbox, tmp_path: Path
+) -> None:
+    box.multimarkets.turn({"batch": "on"})
+    desk = configured(
+        box,
+        tmp_path,
+        [AAPL, "00700.HK", "600519.SH", BTC],
+        'products = 3\n[vendors.mm.capability]\nadjusts = ["none"]\n',
+    )
+    job = desk.job("daily").model_copy(update={"freq": (Freq.D1, Freq.H1)})
+
+    report = sync(desk, "odd", job)
+
+    assert report.exit_code == 0, report
+    sent = [e for e in endpoints(box) if e in ("14012", "14014")]
+    assert "14014" in sent and len(sent) < 8  # never two freqs of one symbol, never shares beside all else
+    with klake.open(str(tmp_path / "lake")) as lake:
+        for symbol in (AAPL, BTC):
+            truth = box.market.truth(symbol, Freq.D1, date(2026, 11, 2), NOW.date(), box.clock.now())
+            assert (
+                lake.bars(symbol, "1d", vendor="mm").pl()["close"].to_list()[:-1]
+                == truth["close"].to_pylist()[:-1]
+            )
+
+
+def test_a_batch_that_is_refused_is_asked_one_by_one(box: Sandbox, tmp_path: Path) -> None:
+    desk = configured(
+        box, tmp_path, [AAPL, "00700.HK"], 'products = 2\n[vendors.mm.capability]\nadjusts = ["none"]\n'
+    )
+
+    report = sync(desk, "daily", desk.job("daily"))
+
+    assert (report.exit_code, report.missing) == (0, 0), report
+
+
+def test_a_batch_of_the_two_newest_bars_is_not_taken_for_a_history(box: Sandbox, tmp_path: Path) -> None:
+    box.multimarkets.turn({"batch": "newest", "end": "ignored"})
+    desk = configured(
+        box, tmp_path, [AAPL, "00700.HK"], 'products = 2\n[vendors.mm.capability]\nadjusts = ["none"]\n'
+    )
+
+    report = sync(desk, "daily", desk.job("daily"))
+
+    assert report.exit_code == 1 and report.missing > 20
+    assert {p.symbol for p in report.parked} == {AAPL, "00700.HK"}
+
+
 # Products
 
 
@@ -385,12 +513,16 @@ def test_the_product_api_tells_what_is_what(box: Sandbox, tmp_path: Path) -> Non
     listed = {str(one.symbol): one for one in vendor.product_list()}
 
     number, _, mode = box.multimarkets.ids(BTC)
-    assert listed["BTCUSDT.P.MULTIMARKETS"].spelling == f"{number}:1:{mode}"  # the cross contract, not the isolated one
+    assert (
+        listed["BTCUSDT.P.MULTIMARKETS"].spelling == f"{number}:1:{mode}"
+    )  # the cross contract, not the isolated one
     assert "BTCUSDT.MULTIMARKETS" not in listed  # it has no dealMode
     assert {"600519.SH", "00700.HK", "AAPL.US", "BRK.B.US"} <= set(listed)
     assert len(listed) == len(box.market.instruments)
     assert [str(one.symbol) for one in vendor.find("brk")] == ["BRK.B.US"]
-    assert [one.spelling for one in vendor.instruments([Symbol.parse(AAPL)])] == [vendor.spell(Symbol.parse(AAPL))]
+    assert [one.spelling for one in vendor.instruments([Symbol.parse(AAPL)])] == [
+        vendor.spell(Symbol.parse(AAPL))
+    ]
     assert endpoints(box).count("/openapi-c/global/config.app.AppSymbolDubboService.getSymbolBaseList") == 1
     assert ask(vendor, "BTCUSDT.P.MULTIMARKETS").bars.num_rows == 5
     vendor.close()
@@ -406,7 +538,9 @@ def test_a_product_api_that_refuses_says_why(box: Sandbox, tmp_path: Path) -> No
 def test_another_trade_type_of_one_id_is_another_series(box: Sandbox, tmp_path: Path) -> None:
     number, _, mode = box.multimarkets.ids(BTC)
     lines = [f"BTCUSDT.P.QOS,{number},1,{mode}", f"BTCUSDT.P.MULTIMARKETS,{number},2,{mode}"]
-    (tmp_path / "two.csv").write_text("\n".join(["symbol,symbol_id,trade_type,trade_mode", *lines]), encoding="utf-8")
+    (tmp_path / "two.csv").write_text(
+        "\n".join(["symbol,symbol_id,trade_type,trade_mode", *lines]), encoding="utf-8"
+    )
     vendor = opened(box, tmp_path, products_file=str(tmp_path / "two.csv"))
     end = NOW - timedelta(days=1)
 
@@ -416,7 +550,9 @@ def test_another_trade_type_of_one_id_is_another_series(box: Sandbox, tmp_path: 
     vendor.close()
 
 
-@pytest.mark.parametrize("table", [{}, {"url": ""}, {"url": "wss://x", "timeout_s": 0}, {"url": "wss://x", "kay": 1}])
+@pytest.mark.parametrize(
+    "table", [{}, {"url": ""}, {"url": "wss://x", "timeout_s": 0}, {"url": "wss://x", "kay": 1}]
+)
 def test_options_that_make_no_sense_are_refused(table: dict[str, Any]) -> None:
     with pytest.raises((ConfigError, ValidationError)):
         open_vendor("mm", {"kind": "multimarkets", **table}, ManualClock(NOW))

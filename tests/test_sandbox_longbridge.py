@@ -51,7 +51,11 @@ def box(running: Sandbox) -> Sandbox:
 
 
 def config(
-    box: Sandbox, transport: str, account: str = "default", mode: Any = PushCandlestickMode.Realtime, **more: Any
+    box: Sandbox,
+    transport: str,
+    account: str = "default",
+    mode: Any = PushCandlestickMode.Realtime,
+    **more: Any,
 ) -> Any:
     secrets = box.secrets["longbridge"]
     given = {name: secrets[f"{account}.{name}"] for name in ("app_key", "app_secret", "access_token")} | more
@@ -78,7 +82,11 @@ def asked(made: Any, *calls: Callable[[Any], Awaitable[Any]]) -> list[Any]:
 
 
 def offset(
-    symbol: str = "700.HK", period: Any = Period.Day, count: int = 5, time: datetime | None = None, forward: bool = False
+    symbol: str = "700.HK",
+    period: Any = Period.Day,
+    count: int = 5,
+    time: datetime | None = None,
+    forward: bool = False,
 ) -> Callable[[Any], Awaitable[Any]]:
     return lambda c: c.history_candlesticks_by_offset(
         symbol=symbol, period=period, adjust_type=RAW, forward=forward, count=count, time=time
@@ -110,8 +118,13 @@ def test_the_sdk_reads_the_newest_days_as_the_truth_has_them(box: Sandbox, trans
 
     for (symbol, lot), candles in zip(symbols.values(), found, strict=True):
         truth = box.market.truth(symbol, Freq.D1, date(2026, 11, 1), NOON.date(), NOON).to_pylist()[-3:]
-        got = [(float(c.open), float(c.high), float(c.low), float(c.close), c.volume * lot, float(c.turnover)) for c in candles]
-        assert got == [tuple(t[n] for n in ("open", "high", "low", "close", "volume", "amount")) for t in truth]
+        got = [
+            (float(c.open), float(c.high), float(c.low), float(c.close), c.volume * lot, float(c.turnover))
+            for c in candles
+        ]
+        assert got == [
+            tuple(t[n] for n in ("open", "high", "low", "close", "volume", "amount")) for t in truth
+        ]
 
 
 @BOTH
@@ -167,7 +180,9 @@ def test_by_offset_both_directions_begin_at_the_anchor_or_beside_it(
 
 
 @BOTH
-def test_a_count_of_nothing_means_ten_and_a_day_without_trade_is_an_empty_list(box: Sandbox, transport: str) -> None:
+def test_a_count_of_nothing_means_ten_and_a_day_without_trade_is_an_empty_list(
+    box: Sandbox, transport: str
+) -> None:
     ten, newest, before = asked(
         config(box, transport), offset(count=0), offset(count=3), offset("9988.HK", time=datetime(2010, 1, 4))
     )
@@ -239,9 +254,15 @@ def test_a_connection_that_breaks_is_resumed_and_the_request_repeated(box: Sandb
     first, second = asked(config(box, "ws"), offset(), offset())
 
     # One time in four the SDK (5.3.0) gives the request up instead: it races with its own reconnecting.
-    assert len(first) == 5 if isinstance(first, list) else first.message in {"Client is closed", "request timeout"}
+    assert (
+        len(first) == 5
+        if isinstance(first, list)
+        else first.message in {"Client is closed", "request timeout"}
+    )
     assert len(second) == 5
-    assert [r.endpoint for r in box.journal.rows()].count("/v1/socket/token") == 1  # resumed without a password
+    assert [r.endpoint for r in box.journal.rows()].count(
+        "/v1/socket/token"
+    ) == 1  # resumed without a password
 
 
 def test_only_so_many_connections_stand_at_once(box: Sandbox) -> None:
@@ -267,7 +288,9 @@ def test_only_so_many_connections_stand_at_once(box: Sandbox) -> None:
         ("reset", "http", "error sending request"),
     ],
 )
-def test_faults_arrive_at_the_sdk_as_its_own_errors(box: Sandbox, kind: str, transport: str, said: str) -> None:
+def test_faults_arrive_at_the_sdk_as_its_own_errors(
+    box: Sandbox, kind: str, transport: str, said: str
+) -> None:
     box.faults.put([{"kind": kind, "next": 1}], {})
 
     error, after = asked(config(box, transport), offset(), offset())
@@ -285,7 +308,15 @@ def test_a_429_without_an_envelope_is_repeated_by_the_sdk_itself(box: Sandbox) -
 @BOTH
 def test_faults_of_the_data_are_passed_on_without_a_word(box: Sandbox, transport: str) -> None:
     seen = {}
-    for kind in ("empty_price", "stray_bar", "duplicate_bar", "descending", "unsorted", "low_above_high", "empty_page"):
+    for kind in (
+        "empty_price",
+        "stray_bar",
+        "duplicate_bar",
+        "descending",
+        "unsorted",
+        "low_above_high",
+        "empty_page",
+    ):
         box.faults.put([{"kind": kind, "next": 1}], {})
         seen[kind] = asked(config(box, transport), offset(time=datetime(2026, 11, 10)))[0]
 
@@ -294,7 +325,10 @@ def test_faults_of_the_data_are_passed_on_without_a_word(box: Sandbox, transport
     assert times["stray_bar"][-1] > at("2026-11-11T00:00:00+08:00")
     assert times["duplicate_bar"][0] == times["duplicate_bar"][1]
     assert times["descending"] == sorted(times["descending"], reverse=True)
-    assert times["unsorted"] != sorted(times["unsorted"]) and sorted(times["unsorted"]) == times["descending"][::-1]
+    assert (
+        times["unsorted"] != sorted(times["unsorted"])
+        and sorted(times["unsorted"]) == times["descending"][::-1]
+    )
     assert any(c.low > c.high for c in seen["low_above_high"]) and times["empty_page"] == []
 
 
@@ -333,7 +367,10 @@ def test_instruments_and_trading_days_are_told(box: Sandbox, transport: str) -> 
         lambda c: c.trading_days(Market.HK, date(2026, 1, 1), date(2026, 3, 1)),
     )
 
-    assert [(i.symbol, i.lot_size, i.name_cn) for i in info] == [("700.HK", 100, "腾讯控股"), ("AAPL.US", 1, "苹果")]
+    assert [(i.symbol, i.lot_size, i.name_cn) for i in info] == [
+        ("700.HK", 100, "腾讯控股"),
+        ("AAPL.US", 1, "苹果"),
+    ]
     assert days.half_trading_days == [date(2025, 12, 24), date(2025, 12, 31)]
     assert date(2025, 12, 25) not in days.trading_days
     assert long.code == 301600
@@ -350,7 +387,8 @@ def test_bodies_as_the_vendors_file_has_them_are_understood() -> None:
         "query_type": 2, "symbol": "700.HK", "trade_session": 0,
     })  # fmt: skip
     latest = _query(
-        "/quote/candlesticks", {"adjust_type": 0, "count": 7, "period": 2000, "symbol": "700.HK", "trade_session": 0}
+        "/quote/candlesticks",
+        {"adjust_type": 0, "count": 7, "period": 2000, "symbol": "700.HK", "trade_session": 0},
     )
 
     assert by_offset == Query("700.HK", 1, "offset", 10, 1, 100, False, "20240102", "0935")
@@ -366,7 +404,17 @@ def test_packets_are_laid_out_as_the_vendors_file_has_them() -> None:
 
 
 def test_the_blocking_sdk_works_against_a_sandbox_in_its_own_process() -> None:
-    command = [sys.executable, "-m", "klake", "sandbox", "run", "--instruments", "5", "--vendors", "longbridge"]
+    command = [
+        sys.executable,
+        "-m",
+        "klake",
+        "sandbox",
+        "run",
+        "--instruments",
+        "5",
+        "--vendors",
+        "longbridge",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
@@ -380,7 +428,9 @@ def test_the_blocking_sdk_works_against_a_sandbox_in_its_own_process() -> None:
                 "enable_print_quote_packages=False))\n"
                 "print(len(c.candlesticks('700.HK', Period.Day, 7, AdjustType.NoAdjust, TradeSessions.Intraday)))"
             )
-            done = subprocess.run([sys.executable, "-c", script, json.dumps(about)], check=False, capture_output=True, text=True)
+            done = subprocess.run(
+                [sys.executable, "-c", script, json.dumps(about)], check=False, capture_output=True, text=True
+            )
         finally:
             process.terminate()
     assert done.stdout.strip() == "7", done.stderr
@@ -390,7 +440,9 @@ def test_the_blocking_sdk_works_against_a_sandbox_in_its_own_process() -> None:
 def test_control_turns_the_dials_and_shows_no_secret(box: Sandbox) -> None:
     with httpx.Client(trust_env=False) as client:
         url = f"{box.control_url}/faults"
-        shown = client.post(url, json={"longbridge": {"anchor": "exclusive", "accounts": {"poor": {"symbols": 3}}}})
+        shown = client.post(
+            url, json={"longbridge": {"anchor": "exclusive", "accounts": {"poor": {"symbols": 3}}}}
+        )
         wrong = client.post(url, json={"longbridge": {"anchors": 1}})
 
     assert shown.json()["longbridge"]["anchor"] == "exclusive"
@@ -429,7 +481,9 @@ def streamed(
 
 def minute(box: Sandbox, symbol: str, start: int) -> tuple[float, ...]:
     begin = datetime.fromtimestamp(start, UTC)
-    row = box.market.truth(symbol, Freq.M1, begin, begin + timedelta(minutes=1), box.clock.now()).to_pylist()[0]
+    row = box.market.truth(symbol, Freq.M1, begin, begin + timedelta(minutes=1), box.clock.now()).to_pylist()[
+        0
+    ]
     return tuple(row[n] for n in ("open", "high", "low", "close", "volume"))
 
 
@@ -453,7 +507,9 @@ def test_in_confirmed_mode_only_ended_candles_are_told_and_never_the_last(box: S
     got = streamed(box, "600519.SH", [60, 60, 600], mode=PushCandlestickMode.Confirmed)
 
     assert got and all(done for _, _, done in got)
-    assert at("2026-11-20T15:00:00+08:00") not in {start for start, _, _ in got}  # nothing younger confirms it
+    assert at("2026-11-20T15:00:00+08:00") not in {
+        start for start, _, _ in got
+    }  # nothing younger confirms it
 
 
 def test_the_closing_auction_is_a_candle_at_the_sessions_end(box: Sandbox) -> None:
@@ -470,7 +526,9 @@ def test_a_late_trade_is_dropped_by_the_sdk(box: Sandbox) -> None:
     got = streamed(box, "700.HK", [30, 60, 60], spoil={"kind": "late_trade", "probability": 1.0})
 
     start = at("2026-11-20T10:11:00+08:00")
-    assert next(values for at_, values, done in got if done and at_ == start) == minute(box, "00700.HK", start)
+    assert next(values for at_, values, done in got if done and at_ == start) == minute(
+        box, "00700.HK", start
+    )
 
 
 def test_an_outage_leaves_a_hole_that_the_sdk_does_not_fill(box: Sandbox) -> None:
@@ -487,7 +545,11 @@ def test_an_outage_leaves_a_hole_that_the_sdk_does_not_fill(box: Sandbox) -> Non
 def test_a_quote_after_the_close_corrects_the_day(box: Sandbox) -> None:
     box.clock.put(datetime(2026, 11, 20, 7, 59, 30, tzinfo=UTC))
 
-    got = streamed(box, "700.HK", [60, 900], period=Period.Day, spoil={"kind": "eod_quote", "probability": 1.0})
+    got = streamed(
+        box, "700.HK", [60, 900], period=Period.Day, spoil={"kind": "eod_quote", "probability": 1.0}
+    )
 
-    truth = box.market.truth("00700.HK", Freq.D1, date(2026, 11, 20), date(2026, 11, 20), box.clock.now()).to_pylist()[0]
+    truth = box.market.truth(
+        "00700.HK", Freq.D1, date(2026, 11, 20), date(2026, 11, 20), box.clock.now()
+    ).to_pylist()[0]
     assert got[-1][1][3] == pytest.approx(truth["close"] + 0.2) and not got[-1][2]

@@ -73,7 +73,9 @@ def vendor(face: Face, box: Sandbox, tmp_path: Path) -> Iterator[Vendor]:
     one.close()
 
 
-def is_the_market(box: Sandbox, vendor: Vendor, symbol: str, freq: Freq, start: date, now: datetime = NIGHT) -> int:
+def is_the_market(
+    box: Sandbox, vendor: Vendor, symbol: str, freq: Freq, start: date, now: datetime = NIGHT
+) -> int:
     if vendor.spell(Symbol.parse(symbol)) is None:
         return 0
     got = Paged(vendor, symbol, freq, start, now)
@@ -86,7 +88,13 @@ def is_the_market(box: Sandbox, vendor: Vendor, symbol: str, freq: Freq, start: 
     return got.pages
 
 
-def page(vendor: Vendor, symbol: str = "AAPL.US", freq: Freq = Freq.M30, end: datetime | None = None, count: int = 5) -> Page:
+def page(
+    vendor: Vendor,
+    symbol: str = "AAPL.US",
+    freq: Freq = Freq.M30,
+    end: datetime | None = None,
+    count: int = 5,
+) -> Page:
     return vendor.send(vendor.request((Entry(symbol, freq, end, count),)))
 
 
@@ -94,7 +102,9 @@ def page(vendor: Vendor, symbol: str = "AAPL.US", freq: Freq = Freq.M30, end: da
 
 
 @pytest.mark.parametrize("freq", list(STARTS), ids=str)
-def test_every_freq_of_every_venue_is_the_market_s(face: Face, box: Sandbox, vendor: Vendor, freq: Freq) -> None:
+def test_every_freq_of_every_venue_is_the_market_s(
+    face: Face, box: Sandbox, vendor: Vendor, freq: Freq
+) -> None:
     if freq not in vendor.capability.freqs:
         with pytest.raises(BadRequest):
             vendor.request((Entry("AAPL.US", freq, None, 5),))
@@ -108,8 +118,13 @@ def test_every_freq_of_every_venue_is_the_market_s(face: Face, box: Sandbox, ven
 def test_whatever_a_page_holds_nothing_is_lost(face: Face, box: Sandbox, tmp_path: Path, limit: int) -> None:
     vendor = opened(face, box, tmp_path, capability={"page_limit": limit})
 
-    pages = [is_the_market(box, vendor, s, Freq.M30, date(2026, 11, 13)) for s in ("000001.SZ", "08609.HK", "AAPL.US")]
-    pages += [is_the_market(box, vendor, s, Freq.D1, date(2026, 10, 1)) for s in ("000333.SZ", "BTCUSDT.P.QOS")]
+    pages = [
+        is_the_market(box, vendor, s, Freq.M30, date(2026, 11, 13))
+        for s in ("000001.SZ", "08609.HK", "AAPL.US")
+    ]
+    pages += [
+        is_the_market(box, vendor, s, Freq.D1, date(2026, 10, 1)) for s in ("000333.SZ", "BTCUSDT.P.QOS")
+    ]
 
     assert max(pages) > 1
     vendor.close()
@@ -126,7 +141,9 @@ def test_auctions_are_whole_at_every_page_boundary(face: Face, box: Sandbox, tmp
 
 
 def test_a_bar_is_labelled_as_declared(face: Face, box: Sandbox, vendor: Vendor) -> None:
-    for freq, symbol in itertools.product(set(vendor.capability.freqs) & set(STARTS), ("600519.SH", "AAPL.US")):
+    for freq, symbol in itertools.product(
+        set(vendor.capability.freqs) & set(STARTS), ("600519.SH", "AAPL.US")
+    ):
         (got,) = vendor.parse(page(vendor, symbol, freq, None, 3))
 
         day: Any = STARTS[freq]
@@ -162,9 +179,16 @@ def test_a_canary_tells_lots_from_shares(face: Face, box: Sandbox, vendor: Vendo
 
 def test_the_bar_that_forms_is_open_then_closed_then_final(face: Face, box: Sandbox, vendor: Vendor) -> None:
     states = {}
-    for name, now in (("open", "2026-11-20T03:03:20Z"), ("closed", "2026-11-20T07:31:00Z"), ("final", "2026-11-20T22:30:00Z")):
+    for name, now in (
+        ("open", "2026-11-20T03:03:20Z"),
+        ("closed", "2026-11-20T07:31:00Z"),
+        ("final", "2026-11-20T22:30:00Z"),
+    ):
         box.clock.put(datetime.fromisoformat(now))
-        states[name] = [vendor.parse(page(vendor, "600519.SH", f, None, 3))[0].bars["state"][-1].as_py() for f in (Freq.M30, Freq.D1)]
+        states[name] = [
+            vendor.parse(page(vendor, "600519.SH", f, None, 3))[0].bars["state"][-1].as_py()
+            for f in (Freq.M30, Freq.D1)
+        ]
 
     assert states == {name: [name, name] for name in states}
 
@@ -243,7 +267,9 @@ def test_symbols_are_spelled_and_read_back(vendor: Vendor) -> None:
     assert vendor.symbol("never seen") is None
 
 
-def test_a_probe_asks_five_times_at_most_and_gives_its_evidence(face: Face, box: Sandbox, vendor: Vendor) -> None:
+def test_a_probe_asks_five_times_at_most_and_gives_its_evidence(
+    face: Face, box: Sandbox, vendor: Vendor
+) -> None:
     answers = [answer for step in vendor.probe((Symbol.parse("AAPL.US"),)) for answer in step]
 
     asked = [row for row in box.journal.rows() if row.vendor == face.kind]
@@ -298,13 +324,17 @@ def test_no_page_no_request_and_no_vendor_shows_the_secret(
     with caplog.at_level(logging.DEBUG):
         kept = page(vendor)
 
-    shown = repr(kept) + repr(vendor) + vendor.account + json.dumps(dataclasses.asdict(kept.request), default=str)
+    shown = (
+        repr(kept) + repr(vendor) + vendor.account + json.dumps(dataclasses.asdict(kept.request), default=str)
+    )
     assert face.secret(box) not in shown + caplog.text
     assert face.secret(box).encode() not in kept.body
 
 
 @pytest.mark.parametrize("kind", ["duplicate_bar", "descending", "numeric_price"])
-def test_a_page_in_another_order_or_form_says_the_same(face: Face, box: Sandbox, vendor: Vendor, kind: str) -> None:
+def test_a_page_in_another_order_or_form_says_the_same(
+    face: Face, box: Sandbox, vendor: Vendor, kind: str
+) -> None:
     plain = vendor.parse(page(vendor, end=NIGHT - timedelta(days=9)))[0].bars
     dial(box, rules=[{"kind": kind, "next": 1, "endpoint": face.endpoint}])
 
@@ -318,7 +348,9 @@ def test_a_wrong_page_is_not_taken_for_the_series(face: Face, box: Sandbox, vend
 
     with suppress(VendorError):
         (got,) = vendor.parse(page(vendor, end=NIGHT - timedelta(days=9)))
-        if face.kind == "multimarkets":  # others repeat what was asked, or name nothing: their pages cannot tell
+        if (
+            face.kind == "multimarkets"
+        ):  # others repeat what was asked, or name nothing: their pages cannot tell
             assert got.outcome not in ("bars", "empty")
 
 
@@ -332,7 +364,11 @@ def written(face: Face, box: Sandbox, folder: Path, **more: Any) -> Desk:
     table = face.table(box, folder) | more
     nested = {k: v for k, v in table.items() if isinstance(v, dict)}
     lines = [f"{k} = {text(v)}" for k, v in table.items() if k not in nested]
-    lines += [f"[vendors.it.{k}]\n" + "\n".join(f"{n} = {text(x)}" for n, x in v.items()) for k, v in nested.items() if v]
+    lines += [
+        f"[vendors.it.{k}]\n" + "\n".join(f"{n} = {text(x)}" for n, x in v.items())
+        for k, v in nested.items()
+        if v
+    ]
     job = '[jobs.daily]\nvendor = "it"\nsymbols = ["600519.SH", "00700.HK", "AAPL.US"]\nfreq = ["1d", "30m"]\nstart = "2026-10-26"\n'
     file = folder / "klake.toml"
     head = f'[lake]\npath = "lake"\n[sandbox]\ncontrol = "{box.control_url}"\n[vendors.it]\n'
@@ -349,7 +385,9 @@ def in_the_lake(box: Sandbox, folder: Path) -> None:
         assert rows(lake.bars(symbol, freq.value, vendor="it").arrow()) == rows(truth), (symbol, freq)
 
 
-def test_a_sync_keeps_to_the_limits_that_the_stand_in_enforces(face: Face, box: Sandbox, tmp_path: Path) -> None:
+def test_a_sync_keeps_to_the_limits_that_the_stand_in_enforces(
+    face: Face, box: Sandbox, tmp_path: Path
+) -> None:
     dial(box, dials={"limits": True})
     box.multimarkets.turn({"rate_s": 1.0})
     desk = written(face, box, tmp_path)
@@ -379,7 +417,9 @@ def test_a_run_that_is_stopped_ends_soon_and_the_next_one_asks_nothing_twice(
 
     assert report.exit_code == 0, report
     total = len([row for row in box.journal.rows() if row.endpoint in asked])
-    canaries = 2 if face.kind == "longbridge" else 0  # it has no snapshot: a day's bar is asked for, once a run
+    canaries = (
+        2 if face.kind == "longbridge" else 0
+    )  # it has no snapshot: a day's bar is asked for, once a run
     assert first >= 2 and total <= fewest + 1 + canaries
     in_the_lake(box, tmp_path)
 
@@ -398,11 +438,23 @@ class StopAfter:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_sync_through_every_fault_ends_with_the_market(face: Face, box: Sandbox, tmp_path: Path, seed: int) -> None:
+def test_a_sync_through_every_fault_ends_with_the_market(
+    face: Face, box: Sandbox, tmp_path: Path, seed: int
+) -> None:
     box.faults._seed = seed
-    kinds = [str(rule["kind"]) for rule, error in face.troubles().values() if error.retryable and rule["kind"] not in ("error", "unnamed", "drop")]
+    kinds = [
+        str(rule["kind"])
+        for rule, error in face.troubles().values()
+        if error.retryable and rule["kind"] not in ("error", "unnamed", "drop")
+    ]
     kinds += ["http_429", "duplicate_bar", "descending"] + (["twice", "late"] if face.kind != "qos" else [])
-    dial(box, rules=[{"kind": k, "probability": 0.2 / len(kinds) * 3, "endpoint": face.endpoint} for k in sorted(set(kinds))])
+    dial(
+        box,
+        rules=[
+            {"kind": k, "probability": 0.2 / len(kinds) * 3, "endpoint": face.endpoint}
+            for k in sorted(set(kinds))
+        ],
+    )
     desk = written(face, box, tmp_path)
 
     for _ in range(4):

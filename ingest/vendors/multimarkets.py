@@ -3,6 +3,7 @@
 import itertools
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from secrets import token_hex
 from typing import ClassVar, Final
@@ -18,6 +19,7 @@ from ...errors import (
     ConfigError,
     RateLimited,
     SymbolRefused,
+    VendorDown,
     VendorError,
 )
 from ...schemas.bar import INCOMING, empty
@@ -35,18 +37,14 @@ from ..vendor import Answer, Instrument, MarketDay, PageIds, Snapshot, account_o
 from ..websocket import Link, WebSocket
 from . import multimarkets_frames as frames
 from . import multimarkets_wire as wire
-from .multimarkets_days import dated
+from .multimarkets_days import dated, labelled_by_end
 from .multimarkets_probe import probe
 from .multimarkets_products import STOCK, Products, from_file, from_list
 from .multimarkets_wire import Product
 
 __all__ = ["CAPABILITY", "MultiMarkets", "MultiMarketsOptions"]
 
-_TYPES: Final = {
-    Freq.M1: 1, Freq.M5: 2, Freq.M15: 3, Freq.M30: 4, Freq.H1: 5, Freq.H2: 6, Freq.H4: 7, Freq.D1: 8,
-    Freq.W1: 9, Freq.MO1: 10,
-}  # fmt: skip
-_LABEL: Final[dict[Freq, Label]] = {freq: "start" for freq in _TYPES}
+_LABEL: Final[dict[Freq, Label]] = {freq: "start" for freq in wire.TYPES}
 _ADJUSTABLE: Final = {Class.STOCK, Class.FUND, Class.BOND}
 _UNLABELLED: Final = {"FX", "CM"}
 _KEYS: Final = {401, 604}
@@ -54,13 +52,18 @@ _RATES: Final = {429, 605, 606}
 _CLOSING: Final = {401, 606}  # the connection ends behind these: the next request needs another one
 _NOT_THIS: Final = {400, 402, 600, 601, 603}
 _HOUR_S: Final = 3600.0
+_AHEAD: Final = timedelta(days=32)  # a month may be dated by its last day
 _ROLLING_S: Final = 5.0  # a push of the rolling 24 hours comes at least so often, or not at all
+_BY_END: Final = (
+    "its bars look labelled with their end, not their start; if they are, write "
+    'label = {{ "{freq}" = "end" }} under [vendors.{vendor}.capability]'
+)
 _LIST_PATH: Final = "/openapi-c/global/config.app.AppSymbolDubboService.getSymbolBaseList"
 
 CAPABILITY: Final = Capability(
     venues=tuple(VENUES),
     classes=tuple(Class),
-    freqs={freq: str(number) for freq, number in _TYPES.items()},
+    freqs={freq: str(number) for freq, number in wire.TYPES.items()},
     label=_LABEL,
     time_unit="s",
     zone="venue",
@@ -118,6 +121,7 @@ class MultiMarkets:
         self._sockets: dict[str, WebSocket] = {}
         self._turn, self._listing = threading.Lock(), threading.Lock()
         self._listed: Products | None = None
+        self._closed = False
         if options.products_file:
             self._listed = from_file(Path(options.products_file))
         elif not options.products_url:
@@ -153,14 +157,18 @@ class MultiMarkets:
             raise BadRequest("entries", len(entries), hint=f"1 to {self.capability.products} fit one request")
         products = [self._checked(entry) for entry in entries]
         if len(set(products)) < len(products) or len({p.trade_type == STOCK for p in products}) > 1:
-            raise BadRequest("entries", " ".join(map(str, products)), hint="the reply could not be told apart")
+            raise BadRequest(
+                "entries", " ".join(map(str, products)), hint="the reply could not be told apart"
+            )
         cmd = wire.KLINES if len(entries) == 1 else wire.BATCH
         return PageRequest(self.name, f"{cmd} {' '.join(map(str, products))}", entries)
 
     def send(self, request: PageRequest) -> Page:
         """Return the reply to one request; errors are classed by `_failure` of this file."""
-        cmd, products = _asked(request)
-        asked = [_question(entry, product) for entry, product in zip(request.entries, products, strict=True)]
+        cmd, products = wire.asked(request)
+        asked = [
+            wire.question(entry, product) for entry, product in zip(request.entries, products, strict=True)
+        ]
         data = asked[0] if cmd == wire.KLINES else {"data_list": asked}
         frame, head = self._ask(cmd, data, stock=products[0].trade_type == STOCK)
         if head.ret != frames.OK:
@@ -169,10 +177,12 @@ class MultiMarkets:
 
     def parse(self, page: Page) -> list[SeriesPage]:
         """Return one SeriesPage per entry, matched by the ids that the reply repeats."""
-        cmd, products = _asked(page.request)
+        cmd, products = wire.asked(page.request)
         vendor = page.request.vendor
         data = bytes(frames.head_of(page.body, vendor).data)
-        found = wire.batch_of(data, vendor) if cmd == wire.BATCH else [wire.klines_of(data, vendor)]
+        latest = page.received_at + _AHEAD
+        batch = cmd == wire.BATCH
+        found = wire.batch_of(data, vendor, latest) if batch else [wire.klines_of(data, vendor, latest)]
         pairs = zip(page.request.entries, products, strict=True)
         return [self._series(entry, product, found, page) for entry, product in pairs]
 
@@ -213,7 +223,9 @@ class MultiMarkets:
             try:
                 number = next(self._numbers)
                 data = {"symbol_list": rows, "update_speed": 1000}
-                frame = socket.ask(number, self._envelope(wire.ROLLING, number, data), self._options.timeout_s)
+                frame = socket.ask(
+                    number, self._envelope(wire.ROLLING, number, data), self._options.timeout_s
+                )
                 head = frames.head_of(frame, self.name)
                 if head.ret != frames.OK:
                     raise self._failure(head, tuple(map(str, symbols)), sorted(told.wanted))
@@ -238,6 +250,7 @@ class MultiMarkets:
 
     def close(self) -> None:
         """Close the connections; who still waits gets VendorDown."""
+        self._closed = True
         for socket in list(self._sockets.values()):
             socket.close()
 
@@ -301,6 +314,8 @@ class MultiMarkets:
 
     def _socket(self, stock: bool, push: Callable[[bytes], None] | None = None) -> WebSocket:
         """Return the connection for shares or for all else; others are closed where one token allows fewer."""
+        if self._closed:
+            raise VendorDown(self.name, "it was closed", "已关闭")
         path = "/quote_stock" if stock else "/quote" if self._token else "/quote_guest"
         socket = self._sockets.pop(path, None)
         if socket is None or push is not None:
@@ -349,39 +364,18 @@ class MultiMarkets:
 
     def _series(self, entry: Entry, product: Product, found: Sequence[wire.Klines], page: Page) -> SeriesPage:
         vendor = page.request.vendor
-        one = next((k for k in found if _is_of(k, product, entry.freq)), None)
+        one = next((k for k in found if wire.is_of(k, product, entry.freq)), None)
         if one is None:
             return _without(entry, "absent", f"{vendor} answers about something else than {product}")
         rejects = tuple(Reject(entry.symbol, entry.freq, rule, text, ts) for rule, text, ts in one.bad)
         why = "" if entry.freq.intraday else dated(one.rows, symbol_of(entry.symbol), entry.freq)
         if why:
             return SeriesPage(entry, "refused", empty(INCOMING), rejects, why)
-        return series_page(entry, one.rows, vendor, self.capability, page.received_at, rejects)
-
-
-def _asked(request: PageRequest) -> tuple[int, list[Product]]:
-    """Return the command and the products that an endpoint names."""
-    cmd, *texts = request.endpoint.split()
-    products = [product for text in texts if (product := Product.parse(text))]
-    return int(cmd), products
-
-
-def _question(entry: Entry, product: Product) -> dict[str, int]:
-    end = 0 if entry.end is None else int(entry.end.timestamp())
-    return {
-        **msgspec.structs.asdict(product), "kline_type": _TYPES[entry.freq], "kline_timestamp_end": end,
-        "query_kline_num": entry.count,
-    }  # fmt: skip
-
-
-def _is_of(found: wire.Klines, product: Product, freq: Freq) -> bool:
-    """Return whether a list answers a question; mode and type count where the reply states them."""
-    said = found.product
-    return (
-        (said.symbol_id, said.trade_type) == (product.symbol_id, product.trade_type)
-        and said.trade_mode in (0, product.trade_mode)
-        and found.kline_type in (0, _TYPES[freq])
-    )
+        series = series_page(entry, one.rows, vendor, self.capability, page.received_at, rejects)
+        doubtful = entry.freq.intraday and self.capability.label[entry.freq] == "start"
+        if doubtful and labelled_by_end(series.bars, symbol_of(entry.symbol), entry.freq, page.received_at):
+            return _without(entry, "refused", _BY_END.format(freq=entry.freq, vendor=vendor))
+        return series
 
 
 def _without(entry: Entry, outcome: Outcome, reason: str) -> SeriesPage:

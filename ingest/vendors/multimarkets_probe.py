@@ -22,6 +22,7 @@ _SPLITS: Final = (  # shares whose traded price fell to a fraction on one day th
     ("601318.SH", date(2015, 7, 27), 2.0),
     ("002594.SZ", date(2025, 7, 29), 3.0),
 )
+_SHARES: Final = (Class.STOCK, Class.FUND)
 _SLACK: Final = 0.2  # what a price may move by itself on such a day
 _WITNESSES: Final = 2
 
@@ -47,19 +48,21 @@ def probe(vendor: Vendor, clock: Clock, symbols: Sequence[Symbol] = ()) -> Itera
         Nothing is mapped.
     """
     mapped = [one.symbol for one in vendor.product_list()]
-    lead = next((s for s in (*symbols, *mapped) if vendor.spell(s)), None)
+    shares = [s for s in mapped if s.klass in _SHARES]  # of these, above all, the end may be ignored (M5)
+    lead = next((s for s in (*symbols, *shares, *mapped) if vendor.spell(s)), None)
     if lead is None:
         raise BadRequest("symbols", "", hint=f"{vendor.name} has no product that a symbol is mapped to")
     newest = _ask(vendor, lead, Freq.H1, None, 3)
     yield ()
     back = clock.now() - _BACK
     old = _ask(vendor, lead, Freq.H1, back, 3)
-    honoured = _honoured(lead, newest, old, back)
+    alike = shares if lead.klass in _SHARES else [s for s in mapped if s.klass not in _SHARES]
+    honoured = _honoured(lead, newest, old, back, " ".join(sorted({s.venue for s in alike})))
     yield (honoured,)
-    if honoured.value == "true":  # else what comes back says nothing about the end
+    if honoured.basis == "observed" and not honoured.field:  # else what comes back says nothing about the end
         oldest: datetime = old.bars["ts"][-1].as_py()
         yield (_inclusive(_ask(vendor, lead, Freq.H1, oldest, 3), oldest),)
-    yield from _prices(vendor, {s.venue for s in mapped if s.klass in (Class.STOCK, Class.FUND)}, set(mapped))
+    yield from _prices(vendor, {s.venue for s in shares}, set(mapped))
 
 
 def _ask(vendor: Vendor, symbol: Symbol, freq: Freq, end: datetime | None, count: int) -> SeriesPage:
@@ -68,7 +71,7 @@ def _ask(vendor: Vendor, symbol: Symbol, freq: Freq, end: datetime | None, count
     return vendor.parse(vendor.send(request))[0]
 
 
-def _honoured(lead: Symbol, newest: SeriesPage, old: SeriesPage, back: datetime) -> Answer:
+def _honoured(lead: Symbol, newest: SeriesPage, old: SeriesPage, back: datetime, venues: str) -> Answer:
     asked = f"asked {lead} 1h up to {back:%Y-%m-%d %H:%M}Z"
     if not newest.bars.num_rows or not old.bars.num_rows:
         return Answer("M5", "not known: a page came back empty", asked, "assumed")
@@ -76,8 +79,8 @@ def _honoured(lead: Symbol, newest: SeriesPage, old: SeriesPage, back: datetime)
     evidence = f"{asked}, newest bar got {got:%Y-%m-%d %H:%M}Z"
     if got > back + timedelta(days=1):
         text = "the end is ignored: what comes is the newest bars"
-        return Answer("M5", text, evidence, "observed", "end_honoured", "false")
-    return Answer("M5", "the end is honoured", evidence, "observed", "end_honoured", "true")
+        return Answer("M5", f"{text} of {venues}", evidence, "observed", "end_ignored", venues)
+    return Answer("M5", "the end is honoured", evidence, "observed")
 
 
 def _inclusive(again: SeriesPage, asked: datetime) -> Answer:
@@ -109,7 +112,14 @@ def _prices(vendor: Vendor, venues: set[str], mapped: set[Symbol]) -> Iterator[t
         left.discard(symbol.venue)
         text = "prices of shares are as traded"
         if left:
-            yield (Answer("M13", f"{text}, as far as seen: {', '.join(sorted(left))} not", "; ".join(told), "observed"),)
+            yield (
+                Answer(
+                    "M13",
+                    f"{text}, as far as seen: {', '.join(sorted(left))} not",
+                    "; ".join(told),
+                    "observed",
+                ),
+            )
         else:
             yield (Answer("M13", text, "; ".join(told), "observed", "adjusts", "none"),)
 

@@ -14,20 +14,30 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from ...errors import BadPage
+from ...schemas.freq import Freq
+from ...schemas.grid import micros
+from ...schemas.page import Entry, PageRequest
 from ..normalise import Floats, Rows
 from .multimarkets_frames import UNREADABLE
 
 __all__ = [
-    "BATCH", "BEAT", "CLIENT", "KLINES", "ROLLING", "Klines", "Product", "Rolling", "Told", "batch_of", "envelope",
-    "klines_of", "rolling_of",
+    "BATCH", "BEAT", "CLIENT", "KLINES", "ROLLING", "TYPES", "Klines", "Product", "Rolling", "Told", "asked", "batch_of",
+    "envelope", "is_of", "klines_of", "question", "rolling_of",
 ]  # fmt: skip
 
-CLIENT: Final = "klake-multimarkets/1"  # the 1 is the parser's version: raise it when `parse` gives other bars
+CLIENT: Final = (
+    "klake-multimarkets/1"  # the 1 is the parser's version: raise it when `parse` gives other bars
+)
 BEAT, KLINES, BATCH, ROLLING = 14008, 14012, 14014, 14016
 
-_MANY_US: Final = ((10**11, 1_000_000), (10**14, 1_000), (10**17, 1))  # up to here it counts s, ms, us; else ns
+_MANY_US: Final = (
+    (10**11, 1_000_000),
+    (10**14, 1_000),
+    (10**17, 1),
+)  # up to here it counts s, ms, us; else ns
 _EARLIEST_US: Final = 631_152_000_000_000  # 1990
 _LATEST_US: Final = 4_102_444_800_000_000  # 2100
 _ROLLED: Final = re.compile(rb"pr\(([^()]{1,400})\)")
@@ -35,6 +45,10 @@ _BY_ROW: Final = 1 << 20  # bytes of a list that is read row by row; a page of 1
 _BRACES: Final = 200_000
 _Rows = msgspec.Meta(max_length=5_000)  # of one page, copies included
 _Products = msgspec.Meta(max_length=100)  # of one batch
+TYPES: Final = {
+    Freq.M1: 1, Freq.M5: 2, Freq.M15: 3, Freq.M30: 4, Freq.H1: 5, Freq.H2: 6, Freq.H4: 7, Freq.D1: 8,
+    Freq.W1: 9, Freq.MO1: 10,
+}  # fmt: skip
 
 
 class Bar(msgspec.Struct, gc=False):
@@ -133,8 +147,36 @@ def envelope(cmd: int, number: int, ext: str, data: object) -> str:
     return msgspec.json.encode({"cmd_id": cmd, "seq_id": number, "ext": ext, "data": data}).decode()
 
 
-def klines_of(data: bytes, vendor: str) -> Klines:
+def asked(request: PageRequest) -> tuple[int, list[Product]]:
+    """Return the command and the products that an endpoint names."""
+    cmd, *texts = request.endpoint.split()
+    products = [product for text in texts if (product := Product.parse(text))]
+    return int(cmd), products
+
+
+def question(entry: Entry, product: Product) -> dict[str, int]:
+    """Return what a K-line request says of one series."""
+    end = 0 if entry.end is None else int(entry.end.timestamp())
+    return {
+        **msgspec.structs.asdict(product), "kline_type": TYPES[entry.freq], "kline_timestamp_end": end,
+        "query_kline_num": entry.count,
+    }  # fmt: skip
+
+
+def is_of(found: Klines, product: Product, freq: Freq) -> bool:
+    """Return whether a list answers a question; mode and type count where the reply states them."""
+    said = found.product
+    return (
+        (said.symbol_id, said.trade_type) == (product.symbol_id, product.trade_type)
+        and said.trade_mode in (0, product.trade_mode)
+        and found.kline_type in (0, TYPES[freq])
+    )
+
+
+def klines_of(data: bytes, vendor: str, latest: datetime | None = None) -> Klines:
     """Return the bars of one product in `data` of a reply; rows that cannot be read are kept as `bad`.
+
+    A bar that is said to begin after `latest` has no possible time.
 
     Raises
     ------
@@ -148,12 +190,11 @@ def klines_of(data: bytes, vendor: str) -> Klines:
         bars = whole.kline_list or []
     except UNREADABLE:
         one, bars = _row_by_row(data, vendor, bad)
-    bars = _dated(bars, bad)
     product = Product(one.symbol_id, one.trade_type, one.trade_mode)
-    return Klines(product, one.kline_type, _columns(_unique(bars)), bad)
+    return Klines(product, one.kline_type, _columns(*_unique(*_dated(bars, bad, latest))), bad)
 
 
-def batch_of(data: bytes, vendor: str) -> list[Klines]:
+def batch_of(data: bytes, vendor: str, latest: datetime | None = None) -> list[Klines]:
     """Return the products of a batch reply, those that cannot be read left out."""
     if data.count(b"{") > _BRACES:
         raise BadPage(vendor, "the batch holds more objects than any batch has bars")
@@ -164,7 +205,7 @@ def batch_of(data: bytes, vendor: str) -> list[Klines]:
     out: list[Klines] = []
     for raw in raws:
         try:
-            out.append(klines_of(bytes(raw), vendor))
+            out.append(klines_of(bytes(raw), vendor, latest))
         except BadPage:
             continue  # nobody can say whose it was: the series counts as absent
     return out
@@ -202,27 +243,31 @@ def _micros(time: int) -> int:
     return found if _EARLIEST_US < found < _LATEST_US else 0
 
 
-def _dated(bars: list[Bar], bad: list[tuple[str, str, datetime | None]]) -> list[Bar]:
-    """Return the bars with their times in microseconds; those without a time go to `bad`."""
-    out: list[Bar] = []
-    for bar in bars:
-        found = _micros(bar.timestamp)
-        if found:
-            bar.timestamp = found
-            out.append(bar)
-        else:
-            bad.append(("impossible time", msgspec.json.encode(bar).decode(), None))
-    return out
+def _dated(
+    bars: list[Bar], bad: list[tuple[str, str, datetime | None]], latest: datetime | None
+) -> tuple[list[Bar], npt.NDArray[np.int64]]:
+    """Return the bars that have a time, and their times in microseconds; the others go to `bad`."""
+    said, most = [bar.timestamp for bar in bars], micros(latest) if latest else _LATEST_US
+    if said and min(said) > _EARLIEST_US // 1_000_000 and max(said) < most // 1_000_000:
+        return bars, _packed(said, "q").view(np.int64) * 1_000_000  # seconds, as documented
+    times = [time if (time := _micros(one)) < most else 0 for one in said]
+    bad += [
+        ("impossible time", msgspec.json.encode(bar).decode(), None)
+        for bar, time in zip(bars, times, strict=True) if not time
+    ]  # fmt: skip
+    kept = [bar for bar, time in zip(bars, times, strict=True) if time]
+    return kept, np.array([time for time in times if time], np.int64)
 
 
-def _unique(bars: list[Bar]) -> list[Bar]:
+def _unique(bars: list[Bar], times: npt.NDArray[np.int64]) -> tuple[list[Bar], npt.NDArray[np.int64]]:
     """Return one bar per time where the ticks tell which copy is newer; equal ones stay for the rules."""
-    if len({bar.timestamp for bar in bars}) == len(bars):
-        return bars
-    newest: dict[int, tuple[int, int]] = {}
-    for bar in bars:
-        newest[bar.timestamp] = max(newest.get(bar.timestamp, (0, 0)), _tick(bar))
-    return [bar for bar in bars if _tick(bar) == newest[bar.timestamp]]
+    if np.unique(times).size == times.size:
+        return bars, times
+    ticks, newest = [_tick(bar) for bar in bars], dict[int, tuple[int, int]]()
+    for time, tick in zip(times.tolist(), ticks, strict=True):
+        newest[time] = max(newest.get(time, tick), tick)
+    keep = [tick == newest[time] for time, tick in zip(times.tolist(), ticks, strict=True)]
+    return [bar for bar, kept in zip(bars, keep, strict=True) if kept], times[keep]
 
 
 def _tick(bar: Bar) -> tuple[int, int]:
@@ -236,9 +281,9 @@ def _tick(bar: Bar) -> tuple[int, int]:
     return found[0], found[1]
 
 
-def _columns(bars: Sequence[Bar]) -> Rows:
+def _columns(bars: Sequence[Bar], times: npt.NDArray[np.int64]) -> Rows:
     return Rows(
-        _packed([b.timestamp for b in bars], "q").view(np.int64),
+        times,
         _packed([b.open_price for b in bars], "d"),
         _packed([b.high_price for b in bars], "d"),
         _packed([b.low_price for b in bars], "d"),
