@@ -285,7 +285,8 @@ def keys(rows: list[list[str]]) -> list[str]:
     [
         ("`[lake]`", (LakeSettings,)),
         ("`[vendors.NAME]`", (VendorOptions, QosOptions)),
-        ("Kind `multimarkets`", (MultiMarketsOptions,)),
+        ("Kind longbridge", (LongbridgeOptions,)),
+        ("Kind multimarkets", (MultiMarketsOptions,)),
         ("`[universe.NAME]`", (Universe,)),
         ("`[jobs.NAME]`", (Job,)),
         ("`[sandbox]`", (SandboxSettings,)),
@@ -309,20 +310,6 @@ def test_the_config_page_has_every_key_with_its_default_and_no_other(
         else:
             held = fields[name.strip("`")].default
             assert held in (None, "", {}, PydanticUndefined) or name.strip("`") == "kind" or not held, name
-
-
-def test_the_config_page_has_every_key_of_longbridge_with_its_default() -> None:
-    rows = tables("config.md", "Kind longbridge")
-    own = {n: f for n, f in LongbridgeOptions.model_fields.items() if n not in VendorOptions.model_fields}
-
-    assert sorted(keys(rows)) == sorted(own)
-    for name, default, *_ in rows:
-        told = (
-            tomllib.loads(f"value = {default.strip('`')}")["value"]
-            if default
-            else own[name.strip("`")].default
-        )
-        assert own[name.strip("`")].default == told, name
 
 
 def test_the_environment_variables_of_the_config_page_are_those_of_the_program() -> None:
