@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, cast, get_args
 
 import httpx
 from pydantic import SecretStr, TypeAdapter, ValidationError
@@ -98,7 +98,11 @@ def open_parser(name: str, table: Mapping[str, Any], clock: Clock, where: str = 
     """
     kind = str(table.get("kind", ""))
     fields = vendor_class(kind).options.model_fields if kind in kinds() else {}
-    blank = {key: "-" for key, field in fields.items() if field.annotation in (SecretStr, SecretStr | None)}
+    blank = {
+        key: "-"
+        for key, field in fields.items()
+        if SecretStr in (field.annotation, *get_args(field.annotation))
+    }
     return open_vendor(name, {**table, **blank}, clock, where)
 
 

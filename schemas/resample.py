@@ -286,7 +286,8 @@ def _order(keys: list[Numbers], session: Numbers, ts: Numbers) -> Numbers | None
 def _truncated(session: Numbers, freq: Freq) -> Numbers:
     """Return the first day of the week, month, quarter or year of each session, for these freqs."""
     if freq is Freq.W1:
-        return cast("Numbers", session - (session - _MONDAY) % 7)
+        mondays: Numbers = session - (session - _MONDAY) % 7
+        return mondays
     months = {Freq.MO1: 1, Freq.Q1: 3, Freq.Y1: 12}.get(freq)
     if months is None:
         return session
