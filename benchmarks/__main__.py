@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=f"some of {', '.join(MEASURES)}; default all"
     )
-    parser.add_argument("--full", action="store_true", help="12.5 M daily and 7.2 M minute bars (20 minutes)")
+    parser.add_argument("--full", action="store_true", help="12.5 M daily and 7.2 M minute bars (10 minutes)")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of results.json and RESULTS.md")
     given = parser.parse_args(argv)
     if unknown := set(given.names) - MEASURES.keys():
