@@ -41,26 +41,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "names", nargs="*", metavar="NAME", help=f"some of {', '.join(MEASURES)}; default all"
     )
-    parser.add_argument("--full", action="store_true", help="12.5 M daily and 7.2 M minute bars (20 minutes)")
+    parser.add_argument("--full", action="store_true", help="12.5 M daily and 7.2 M minute bars (10 minutes)")
     parser.add_argument("--out", type=Path, default=HERE, help="folder of results.json and RESULTS.md")
     given = parser.parse_args(argv)
     if unknown := set(given.names) - MEASURES.keys():
         parser.error(f"no such measure: {', '.join(sorted(unknown))}")
     scale = FULL if given.full else DEFAULT
     rows: list[Row] = []
-    began = time.perf_counter()
+    began, before = time.perf_counter(), machine()
     for name in given.names or MEASURES:
         for row in MEASURES[name](scale):
             rows.append(row)
             print(line(row), flush=True)
-    about = {**machine(), "scale": scale.name, "daily bars": scale.symbols * scale.days,
-             "minute bars": scale.minute_symbols * scale.minute_days * 240,
-             "seconds": round(time.perf_counter() - began)}  # fmt: skip
-    told = [asdict(row) | {"ratio": row.ratio, "verdict": row.verdict} for row in rows]
-    given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "results.json").write_text(json.dumps({"about": about, "rows": told}, indent=1) + "\n")
-    (given.out / "RESULTS.md").write_text(page(about, rows), encoding="utf-8")
+        about = {**before, "scale": scale.name, "daily bars": scale.symbols * scale.days,
+                 "minute bars": scale.minute_symbols * scale.minute_days * 240,
+                 "seconds": round(time.perf_counter() - began)}  # fmt: skip
+        keep(given.out, about, rows)  # a run that is stopped keeps what it has
     return 0
+
+
+def keep(out: Path, about: dict[str, object], rows: Sequence[Row]) -> None:
+    """Write results.json and RESULTS.md."""
+    told = [asdict(row) | {"ratio": row.ratio, "verdict": row.verdict} for row in rows]
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "results.json").write_text(json.dumps({"about": about, "rows": told}, indent=1) + "\n")
+    (out / "RESULTS.md").write_text(page(about, rows), encoding="utf-8")
 
 
 def machine() -> dict[str, object]:

@@ -63,8 +63,8 @@ def reading(scale: Scale) -> Iterator[Row]:
         yield from _one_symbol(lake, native, flat, files, other, scale)
         yield from _panels(lake, native, files, scale)
         yield from _wide(lake, native, files, scale)
+        yield _dead_files(lake)  # before the writer, which leaves a thousand manifests in a minute
         yield from _beside_a_writer(lake, scale)
-        yield _dead_files(lake)
         native.close()
 
 
